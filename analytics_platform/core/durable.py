@@ -1,0 +1,65 @@
+"""Making bytes survive: fsync of files and directories, and whole-file replacement by one rename.
+
+Belongs here: the only places that call fsync and os.replace. Does not belong here: what the bytes mean.
+The order is always write → fsync(file) → rename → fsync(directory): without the first a rename may land before its
+content, without the last the name may not survive (RELIABILITY H17).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from analytics_platform.core.errors import StorageError
+
+__all__ = ["fsync_directory", "fsync_file", "replace_file", "storage_errors", "write_file"]
+
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turn an operating-system refusal into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRNOS:
+            raise
+        raise StorageError(
+            f"{doing} failed: {os.strerror(error.errno)}.",
+            "Free space or fix permissions under ANALYTICS_PLATFORM_HOME and run again; nothing half-written is visible.",
+        ) from error
+
+
+def fsync_file(path: Path) -> None:
+    """Flush one file's content to the device."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Flush the names in one directory to the device."""
+    fsync_file(path)
+
+
+def replace_file(temporary: Path, final: Path) -> None:
+    """Publish `temporary` under `final`'s name in one step. Both are in the same directory or file system."""
+    with storage_errors(f"Writing {final.name}"):
+        fsync_file(temporary)
+        temporary.replace(final)
+        fsync_directory(final.parent)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a small file whole and durably."""
+    with storage_errors(f"Writing {path.name}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(content)
+        replace_file(temporary, path)

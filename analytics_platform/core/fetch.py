@@ -1,0 +1,334 @@
+"""Which days still have to be asked for, and asking: stream → pages → landing → lake, for one site.
+
+Belongs here: the decision per day (landed and final, provisional, missing, not backfillable), running a stream's extraction
+under the landing's lock, decoding what is complete. Knows no Dagster: `core.ingest` turns the outcome into events.
+Does not belong here: HTTP, SQL, any vendor's name.
+
+A day is *final* when its newest complete batch was landed after the day's end plus the stream's look-back: nobody asks for it again.
+Landed earlier it is *provisional*: the next run asks again and the newer batch wins. Re-decoding never costs a request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.errors import DataError, NotBackfillable, PlatformError, QuotaError, Where
+from analytics_platform.core.lake import DecodedPartition, Lake, LakeViews
+from analytics_platform.core.landing import Batch, BatchWriter, Landing
+from analytics_platform.core.partitions import contiguous, day_ends_at, today
+from analytics_platform.core.progress import Progress, tell
+from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.core.tables import TableSpec
+
+__all__ = ["DayState", "Deferred", "FetchOutcome", "Fetcher", "SiteContext", "days_to_fetch", "state_of_days"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteContext:
+    """The site as a stream sees it: key, zone, and the vendor's own ids."""
+
+    key: str
+    timezone: str
+    ids: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayState:
+    """One day of one stream and site.
+
+    `batch` is the newest complete batch covering the day, None when there is none; `is_final` says that nobody asks again.
+    """
+
+    day: date
+    batch: Batch | None
+    is_final: bool
+    is_backfillable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deferred:
+    """Out of quota: what was landed stays, the rest resumes at `resume_at` (UTC, None when the vendor did not say)."""
+
+    days: tuple[date, ...]
+    resume_at: datetime | None
+    reason: str
+    landed_records: int
+
+
+@dataclass(kw_only=True)
+class FetchOutcome:
+    """What one stream did for one site. Days ascending."""
+
+    decoded: dict[date, list[DecodedPartition]] = field(default_factory=dict)
+    batches: dict[date, Batch] = field(default_factory=dict)
+    requests: int = 0
+    pages: int = 0
+    records: int = 0
+    deferred: Deferred | None = None
+    error: PlatformError | None = None
+    not_backfillable: list[date] = field(default_factory=list)
+    provisional: set[date] = field(default_factory=set)
+
+    @property
+    def done_days(self) -> list[date]:
+        return sorted(self.decoded)
+
+
+def state_of_days(
+    stream: Stream, landing: Landing, site: SiteContext, days: Sequence[date], now: datetime
+) -> dict[date, DayState]:
+    """The state of each day, from the landing alone."""
+    covering = landing.newest_complete(stream.vendor, stream.name, site.key, days)
+    table = stream.tables[0]
+    lookback = timedelta(days=stream.lookback_days)
+    current = today(table, now, site.timezone)
+    states = {}
+    for day in days:
+        batch = covering.get(day)
+        if stream.span == "snapshot":
+            # A snapshot of a day can only be taken on that day, so the first complete one is as final as it gets.
+            states[day] = DayState(day=day, batch=batch, is_final=batch is not None, is_backfillable=day == current)
+            continue
+        settled_at = day_ends_at(table, day, site.timezone) + lookback
+        is_final = batch is not None and batch.landed_at is not None and batch.landed_at >= settled_at
+        states[day] = DayState(day=day, batch=batch, is_final=is_final, is_backfillable=day <= current)
+    return states
+
+
+def days_to_fetch(states: Mapping[date, DayState]) -> list[date]:
+    """Days that cost requests, ascending."""
+    return sorted(day for day, state in states.items() if not state.is_final and state.is_backfillable)
+
+
+class Fetcher:
+    """Runs streams of one vendor for one site at a time.
+
+    Args:
+        describe_progress: called after each landed page, besides the process's listeners.
+    """
+
+    def __init__(
+        self,
+        *,
+        landing: Landing,
+        lake: Lake,
+        run_id: str,
+        specs_by_name: Mapping[str, TableSpec],
+        clock: Clock | None = None,
+        log: logging.Logger | None = None,
+        describe_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._landing = landing
+        self._lake = lake
+        self._run_id = run_id
+        self._specs = specs_by_name
+        self._clock = clock or SystemClock()
+        self._log = log or logging.getLogger("analytics_platform")
+        self._describe = describe_progress
+
+    def run(
+        self,
+        stream: Stream,
+        site: SiteContext,
+        days: Sequence[date],
+        *,
+        connect: Callable[[], Any],
+        refresh: bool = False,
+        tables: Sequence[TableSpec] | None = None,
+    ) -> FetchOutcome:
+        """Fetch what is missing, decode every day that is complete.
+
+        Args:
+            connect: opens the vendor's client (a context manager); called only when a request is needed.
+            refresh: ask again for days that are already final.
+            tables: decode only these tables of the stream (all of them by default).
+
+        Returns:
+            The outcome; a QuotaError becomes `deferred`, another platform error becomes `error`. Days finished before either
+            are decoded and listed.
+        """
+        outcome = FetchOutcome()
+        now = self._clock.now()
+        states = state_of_days(stream, self._landing, site, days, now)
+        wanted = [d for d, s in states.items() if s.is_backfillable] if refresh else days_to_fetch(states)
+        outcome.not_backfillable = [d for d, s in states.items() if s.batch is None and not s.is_backfillable]
+        if wanted:
+            self._fetch(stream, site, sorted(wanted), outcome, connect, fresh=refresh)
+        self._decode(stream, site, days, outcome, tables)
+        if outcome.not_backfillable and not outcome.decoded and outcome.error is None and outcome.deferred is None:
+            outcome.error = _not_backfillable(stream, site, outcome.not_backfillable)
+        return outcome
+
+    def replay(
+        self, stream: Stream, site: SiteContext, days: Sequence[date], tables: Sequence[TableSpec] | None = None
+    ) -> FetchOutcome:
+        """Decode again from landed pages. Costs no request, whatever the days' state."""
+        outcome = FetchOutcome()
+        self._decode(stream, site, days, outcome, tables)
+        return outcome
+
+    def in_seconds(self, seconds: float) -> datetime:
+        """The instant so many seconds from now, by the platform's clock."""
+        return self._clock.now() + timedelta(seconds=seconds)
+
+    # -- fetching ------------------------------------------------------------------------------------------------
+
+    def _fetch(
+        self,
+        stream: Stream,
+        site: SiteContext,
+        wanted: list[date],
+        outcome: FetchOutcome,
+        connect: Callable[[], Any],
+        *,
+        fresh: bool,
+    ) -> None:
+        remaining = list(wanted)
+        try:
+            with self._landing.exclusive(stream.vendor, stream.name, site.key), connect() as client:
+                for chunk in _chunks(stream, wanted):
+                    self._fetch_chunk(stream, site, chunk, client, outcome, fresh=fresh)
+                    remaining = [day for day in remaining if day not in chunk]
+        except QuotaError as error:
+            outcome.deferred = Deferred(
+                days=tuple(remaining), resume_at=error.resume_at, reason=str(error), landed_records=outcome.records
+            )
+        except PlatformError as error:
+            span = _span(remaining) if remaining else None
+            outcome.error = error.located(vendor=stream.vendor, site=site.key, partition=span)
+
+    def _fetch_chunk(
+        self, stream: Stream, site: SiteContext, days: list[date], client: Any, outcome: FetchOutcome, *, fresh: bool
+    ) -> None:
+        begun = self._clock.monotonic()
+        specs = [self._specs[name] for name in stream.depends_on]
+        with self._landing.open_batch(
+            vendor=stream.vendor,
+            stream=stream.name,
+            site=site.key,
+            first_day=days[0],
+            last_day=days[-1],
+            run_id=self._run_id,
+            fresh=fresh,
+        ) as writer:
+            extraction = Extraction(
+                site_key=site.key,
+                ids=site.ids,
+                timezone=site.timezone,
+                first_day=days[0],
+                last_day=days[-1],
+                now=self._clock.now(),
+                lake=LakeViews(self._lake, specs),
+                done_calls=writer.done_calls,
+                log=self._log,
+            )
+            already = writer.landed_records
+            try:
+                for page in stream.extract(client, extraction):
+                    writer.append(page)
+                    self._report(stream, site, days, writer, already, begun)
+                writer.complete()
+            finally:
+                outcome.requests += writer.appended_requests
+                outcome.pages += writer.appended_pages
+                outcome.records += writer.landed_records
+
+    def _report(
+        self, stream: Stream, site: SiteContext, days: list[date], writer: BatchWriter, already: int, begun: float
+    ) -> None:
+        progress = Progress(
+            vendor=stream.vendor,
+            stream=stream.name,
+            site=site.key,
+            first_day=str(days[0]),
+            last_day=str(days[-1]),
+            pages=writer.appended_pages,
+            records=writer.landed_records - already,
+            requests=writer.appended_requests,
+            seconds=self._clock.monotonic() - begun,
+        )
+        tell(progress)
+        if self._describe is not None:
+            self._describe(progress)
+
+    # -- decoding ------------------------------------------------------------------------------------------------
+
+    def _decode(
+        self,
+        stream: Stream,
+        site: SiteContext,
+        days: Sequence[date],
+        outcome: FetchOutcome,
+        tables: Sequence[TableSpec] | None,
+    ) -> None:
+        """Decode every day that has a complete batch. A day whose tables did not all decode is not listed as done."""
+        states = state_of_days(stream, self._landing, site, days, self._clock.now())
+        assignments = _by_batch({day: state.batch for day, state in states.items() if state.batch is not None})
+        failed: set[date] = set()
+        for spec in tables if tables is not None else stream.tables:
+            for partition in self._decode_table(spec, assignments, site, outcome, failed):
+                outcome.decoded.setdefault(partition.day, []).append(partition)
+        for day in failed:
+            outcome.decoded.pop(day, None)
+        outcome.batches = {day: batch for batch, batch_days in assignments for day in batch_days}
+        outcome.provisional = {day for day in outcome.decoded if not states[day].is_final}
+
+    def _decode_table(
+        self,
+        spec: TableSpec,
+        assignments: list[tuple[Batch, list[date]]],
+        site: SiteContext,
+        outcome: FetchOutcome,
+        failed: set[date],
+    ) -> list[DecodedPartition]:
+        """All batches in one pass; when one of them cannot be read, batch by batch, so that only its own days fail."""
+        if not assignments:
+            return []
+        try:
+            return self._lake.decode(spec, assignments, site=site.key)
+        except DataError as error:
+            days = [day for _, batch_days in assignments for day in batch_days]
+            if len(assignments) == 1:
+                failed.update(days)
+                outcome.error = error.located(vendor=spec.vendor, site=site.key, partition=_span(days))
+                return []
+        return [
+            partition
+            for assignment in assignments
+            for partition in self._decode_table(spec, [assignment], site, outcome, failed)
+        ]
+
+
+def _chunks(stream: Stream, days: list[date]) -> Iterator[list[date]]:
+    """What one batch holds: a contiguous range, or a single day."""
+    for run in contiguous(days):
+        if stream.span == "range":
+            yield run
+        else:
+            yield from ([day] for day in run)
+
+
+def _by_batch(covering: Mapping[date, Batch]) -> list[tuple[Batch, list[date]]]:
+    grouped: dict[str, tuple[Batch, list[date]]] = {}
+    for day in sorted(covering):
+        batch = covering[day]
+        grouped.setdefault(str(batch.path), (batch, []))[1].append(day)
+    return list(grouped.values())
+
+
+def _span(days: Sequence[date]) -> str:
+    return str(days[0]) if len(days) == 1 else f"{days[0]}..{days[-1]}"
+
+
+def _not_backfillable(stream: Stream, site: SiteContext, days: Sequence[date]) -> NotBackfillable:
+    return NotBackfillable(
+        f"{stream.qualified_name} cannot be fetched for {_span(days)}.",
+        "It is a snapshot of the vendor's state today: materialise today's partition. Past days exist only where a snapshot "
+        "was taken on that day, and days that have not begun cannot be asked for.",
+        Where(vendor=stream.vendor, endpoint=stream.name, site=site.key, partition=_span(days)),
+    )

@@ -1,0 +1,459 @@
+"""Table spec → partitioned Dagster asset: how a stream becomes a node of the asset graph.
+
+Belongs here: asset definitions from streams, the step that runs a stream for its partitions, the events a person sees (rows,
+requests, why a day is missing). Does not belong here: deciding what to fetch (`core.fetch`), check rules (`core.checks`), any
+vendor's name.
+
+The step's contract with Dagster:
+
+* every partition finished → one Output a table, so steps further down in the same run go on;
+* some finished, then out of quota → one AssetMaterialization per *finished* partition and an observation saying until when the rest
+  is deferred; the step is green, the rest stays missing, the slot is free;
+* some finished, then a failure → the finished ones are recorded, then the step fails with a message for people.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter at run time.
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import dagster as dg
+
+from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, partition_profiles, run_suites
+from analytics_platform.core.errors import ConfigurationError, PlatformError, TransientVendorError, Where
+from analytics_platform.core.fetch import FetchOutcome, Fetcher, SiteContext
+from analytics_platform.core.lake import DecodedPartition, Lake
+from analytics_platform.core.progress import Progress
+from analytics_platform.core.partitions import partition_key, split_key, vendor_partitions
+from analytics_platform.core.quota import Ledger, spending
+from analytics_platform.core.resources import PlatformResource, VendorResource
+from analytics_platform.core.streams import Stream
+from analytics_platform.core.tables import Sensitivity, TableSpec
+from analytics_platform.core.vendor_checks import VendorCheck
+from analytics_platform.settings import Settings
+
+__all__ = ["REFRESH_TAG", "vendor_assets"]
+
+REFRESH_TAG = "analytics_platform/refresh"
+"""Run tag: "true" asks the vendor again for days that are already final (it costs requests)."""
+
+_PREVIEW_ROWS = 5
+_LOG_EVERY_SECONDS = 5.0
+_FALLBACK_RESUME_SECONDS = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """One finished site: which days, and the events that tell of them."""
+
+    site: SiteContext
+    outcome: FetchOutcome
+
+
+def vendor_assets(
+    streams: Sequence[Stream],
+    *,
+    settings: Settings,
+    specs_by_name: Mapping[str, TableSpec],
+    checks: Sequence[VendorCheck] = (),
+    owner: str = "team:analytics",
+) -> list[dg.AssetsDefinition]:
+    """One multi-asset a stream, partitioned by day × site.
+
+    Args:
+        specs_by_name: "vendor/table" → spec of every table a stream may depend on.
+        checks: the vendor's own checks, besides those every table has.
+    """
+    return [_stream_asset(stream, settings, specs_by_name, checks, owner) for stream in streams]
+
+
+def _stream_asset(
+    stream: Stream,
+    settings: Settings,
+    specs_by_name: Mapping[str, TableSpec],
+    checks: Sequence[VendorCheck],
+    owner: str,
+) -> dg.AssetsDefinition:
+    partitions = vendor_partitions(settings.start_date, settings.site_keys)
+
+    @dg.multi_asset(
+        name=f"{stream.vendor}__{stream.name}",
+        specs=[_asset_spec(spec, stream, partitions, owner) for spec in stream.tables],
+        check_specs=[check for spec in stream.tables for check in _check_specs(spec, checks)],
+        can_subset=True,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        required_resource_keys={"platform", stream.vendor},
+        pool=f"{stream.vendor}_api",
+        group_name=stream.vendor,
+        # Minutes are Dagster's timescale: the transport has used up its seconds, hours belong to the quota sensor.
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
+        op_tags={"vendor": stream.vendor},
+    )
+    def stream_asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from _run_step(context, stream, specs_by_name, checks)
+
+    return stream_asset
+
+
+def _check_specs(spec: TableSpec, checks: Sequence[VendorCheck]) -> Iterator[dg.AssetCheckSpec]:
+    key = dg.AssetKey(spec.asset_key)
+    for name, (blocking, description) in CHECK_NAMES.items():
+        yield dg.AssetCheckSpec(name, asset=key, blocking=blocking, description=description)
+    for check in checks:
+        if check.table == spec.name:
+            yield dg.AssetCheckSpec(check.name, asset=key, blocking=check.blocking, description=check.description)
+
+
+def _asset_spec(
+    spec: TableSpec, stream: Stream, partitions: dg.MultiPartitionsDefinition, owner: str
+) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        dg.AssetKey(spec.asset_key),
+        description=spec.description,
+        deps=[dg.AssetKey(name.split("/")) for name in stream.depends_on],
+        partitions_def=partitions,
+        skippable=True,
+        group_name=spec.vendor,
+        kinds={"python", "parquet"},
+        owners=[owner],
+        tags={"vendor": spec.vendor, "day_basis": spec.day_basis, **_pii_tag(spec), **dict(spec.tags)},
+        metadata={
+            "dagster/column_schema": _column_schema(spec),
+            "natural_key": ", ".join(spec.key),
+            "day_basis": spec.day_basis,
+            "lookback_days": stream.lookback_days,
+            **({"vendor_document": dg.MetadataValue.url(spec.source_url)} if spec.source_url else {}),
+        },
+    )
+
+
+def _pii_tag(spec: TableSpec) -> dict[str, str]:
+    worst = {c.sensitivity for c in spec.columns} & {Sensitivity.PERSONAL, Sensitivity.SECRET}
+    return {"pii": "true"} if worst else {}
+
+
+def _column_schema(spec: TableSpec) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.type,
+                description=column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=spec.key == (column.name,)),
+                tags={"sensitivity": column.sensitivity.value},
+            )
+            for column in spec.all_columns
+        ]
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ the step
+
+
+def _run_step(
+    context: dg.AssetExecutionContext,
+    stream: Stream,
+    specs_by_name: Mapping[str, TableSpec],
+    checks: Sequence[VendorCheck],
+) -> Iterator[Any]:
+    platform: PlatformResource = context.resources.platform
+    vendor: VendorResource = getattr(context.resources, stream.vendor)
+    lake = platform.lake
+    lake.prepare((*stream.tables, *(specs_by_name[name] for name in stream.depends_on)), ())
+    selected = [spec for spec in stream.tables if dg.AssetKey(spec.asset_key) in context.selected_asset_keys]
+    fetcher = Fetcher(
+        landing=platform.landing,
+        lake=lake,
+        run_id=context.run_id,
+        specs_by_name=specs_by_name,
+        clock=platform.clock,
+        describe_progress=_throttled(context.log.info),
+    )
+    finished: list[_Done] = []
+    for site_key, days in _days_by_site(context.partition_keys).items():
+        site = _site_context(platform.settings, stream.vendor, site_key)
+        outcome = FetchOutcome() if site is None else _fetch(context, stream, fetcher, vendor, platform.ledger, site, days)
+        if site is None:
+            outcome.error = _not_configured(stream, site_key)
+            site = SiteContext(key=site_key, timezone="UTC", ids={})
+        finished.append(_Done(site=site, outcome=outcome))
+    yield from _events(context, selected, finished, lake, checks)
+
+
+def _fetch(
+    context: dg.AssetExecutionContext,
+    stream: Stream,
+    fetcher: Fetcher,
+    vendor: VendorResource,
+    ledger: Ledger,
+    site: SiteContext,
+    days: list[date],
+) -> FetchOutcome:
+    def connect() -> Any:
+        vendor.require(site.ids)
+        return vendor.connect(site.ids, ledger)
+
+    refresh = context.run.tags.get(REFRESH_TAG) == "true"
+    is_backfill = len(days) > 1 or "dagster/backfill" in context.run.tags
+    with spending(stream=stream.name, site=site.key, run_id=context.run_id, backfill=is_backfill):
+        outcome = fetcher.run(stream, site, days, connect=connect, refresh=refresh)
+    _remember_deferral(ledger, stream, site, outcome, days, fetcher)
+    return outcome
+
+
+def _remember_deferral(
+    ledger: Ledger, stream: Stream, site: SiteContext, outcome: FetchOutcome, days: list[date], fetcher: Fetcher
+) -> None:
+    if outcome.deferred is None:
+        if outcome.error is None:
+            ledger.clear(vendor=stream.vendor, stream=stream.name, site=site.key, first_day=days[0], last_day=days[-1])
+        return
+    ledger.defer(
+        vendor=stream.vendor,
+        stream=stream.name,
+        site=site.key,
+        first_day=outcome.deferred.days[0],
+        last_day=outcome.deferred.days[-1],
+        resume_at=outcome.deferred.resume_at or fetcher.in_seconds(_FALLBACK_RESUME_SECONDS),
+        reason=outcome.deferred.reason,
+        landed_records=outcome.deferred.landed_records,
+    )
+
+
+def _events(
+    context: dg.AssetExecutionContext,
+    selected: list[TableSpec],
+    finished: list[_Done],
+    lake: Lake,
+    checks: Sequence[VendorCheck],
+) -> Iterator[Any]:
+    """Materialisations, observations, check results, and at the end the failure if there was one."""
+    asked = {split_key(key) for key in context.partition_keys}
+    done = {(day, item.site.key) for item in finished for day in item.outcome.done_days}
+    everything = asked == done
+    for spec in selected:
+        key = dg.AssetKey(spec.asset_key)
+        for partition, metadata in _partition_metadata(spec, finished, lake):
+            if everything:
+                context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
+            else:
+                yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
+        yield from _observations(spec, finished)
+        if everything:
+            yield dg.MaterializeResult(asset_key=key)
+    yield from _check_results(context, selected, finished, lake, checks)
+    for item in finished:
+        if item.outcome.error is not None:
+            raise _failure(item.outcome.error)
+
+
+def _partition_metadata(
+    spec: TableSpec, finished: list[_Done], lake: Lake
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for item in finished:
+        days = item.outcome.done_days
+        for day in days:
+            for partition in item.outcome.decoded[day]:
+                if partition.spec is spec:
+                    metadata = _describe(partition, item)
+                    if day == days[-1]:
+                        metadata["preview"] = dg.MetadataValue.md(_preview(spec, item.site.key, day, lake))
+                    yield partition_key(day, item.site.key), metadata
+
+
+def _describe(partition: DecodedPartition, item: _Done) -> dict[str, Any]:
+    batch = item.outcome.batches[partition.day]
+    metadata: dict[str, Any] = {
+        "dagster/partition_row_count": partition.rows,
+        "dagster/uri": f"lake/{partition.spec.qualified_name}/site={partition.site}/day={partition.day}/part.parquet",
+        "size_bytes": partition.size,
+        "duplicates_dropped": partition.duplicates,
+        "rows_with_extra_fields": partition.rows_with_extra,
+        "requests_this_run": item.outcome.requests,
+        "landed_batch": batch.path.name,
+        "is_provisional": partition.day in item.outcome.provisional,
+    }
+    if batch.landed_at is not None:
+        metadata["landed_at"] = dg.MetadataValue.timestamp(batch.landed_at)
+    if partition.extra_fields:
+        metadata["extra_fields"] = ", ".join(partition.extra_fields)
+    for name, instant in (("oldest", partition.oldest), ("newest", partition.newest)):
+        if instant is not None:
+            metadata[name] = instant.isoformat(sep=" ") if isinstance(instant, datetime) else instant.isoformat()
+    return metadata
+
+
+def _preview(spec: TableSpec, site: str, day: date, lake: Lake) -> str:
+    """Up to five rows as a Markdown table; anything that is not public is masked, cells are escaped."""
+    hidden = set(spec.sensitive_columns())
+    names = [column.name for column in spec.columns][:12]
+    rows = lake.head(spec, site, day, names, limit=_PREVIEW_ROWS)
+    if not rows:
+        return "*no rows*"
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    for row in rows:
+        cells = ["•••" if name in hidden and value is not None else _cell(value) for name, value in zip(names, row, strict=True)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    text = text if len(text) <= 60 else text[:57] + "…"
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " "), ("`", "'")):
+        text = text.replace(character, entity)
+    return text
+
+
+def _observations(spec: TableSpec, finished: list[_Done]) -> Iterator[dg.AssetObservation]:
+    for item in finished:
+        deferred = item.outcome.deferred
+        if deferred is not None:
+            until = deferred.resume_at.strftime("%Y-%m-%d %H:%M UTC") if deferred.resume_at else "the vendor's next window"
+            yield dg.AssetObservation(
+                dg.AssetKey(spec.asset_key),
+                partition=partition_key(deferred.days[0], item.site.key),
+                description=f"Deferred until {until}, {deferred.landed_records} records landed so far.",
+                metadata={
+                    "state": "deferred",
+                    "site": item.site.key,
+                    "deferred_until": until,
+                    "deferred_days": len(deferred.days),
+                    "first_day": deferred.days[0].isoformat(),
+                    "last_day": deferred.days[-1].isoformat(),
+                    "landed_records": deferred.landed_records,
+                    "reason": deferred.reason,
+                },
+            )
+        if item.outcome.not_backfillable and item.outcome.error is None:
+            yield dg.AssetObservation(
+                dg.AssetKey(spec.asset_key),
+                partition=partition_key(item.outcome.not_backfillable[0], item.site.key),
+                description="Not backfillable: a snapshot of today can only be taken today.",
+                metadata={"state": "not_backfillable", "days": len(item.outcome.not_backfillable)},
+            )
+
+
+def _check_results(
+    context: dg.AssetExecutionContext,
+    selected: list[TableSpec],
+    finished: list[_Done],
+    lake: Lake,
+    checks: Sequence[VendorCheck],
+) -> Iterator[dg.AssetCheckResult]:
+    with_rows = [item for item in finished if item.outcome.decoded]
+    for spec in selected:
+        key = dg.AssetKey(spec.asset_key)
+        names = sorted(check.name for check in context.selected_asset_check_keys if check.asset_key == key)
+        if not names or not with_rows:
+            continue
+        own = [check for check in checks if check.table == spec.name]
+        outcomes = [outcome for item in with_rows for outcome in _check_site(spec, item, lake, own)]
+        for name in names:
+            yield _merged_result(key, name, [outcome for outcome in outcomes if outcome.name == name])
+
+
+def _check_site(
+    spec: TableSpec, item: _Done, lake: Lake, checks: Sequence[VendorCheck]
+) -> tuple[SuiteOutcome, ...]:
+    """Run every check on the rows just written, and keep failing days of blocking ones from the marts."""
+    days = item.outcome.done_days
+    partitions = [p for day in days for p in item.outcome.decoded[day] if p.spec is spec]
+    frame = lake.frame(spec, item.site.key, days)
+    history = lake.row_counts(spec, item.site.key, [d for d in lake.days(spec, item.site.key) if d < days[0]][-28:])
+    profiles = partition_profiles(partitions, item.outcome.provisional)
+    outcomes = (*run_suites(spec, frame, profiles, history), *(_as_outcome(check, frame) for check in checks))
+    failing = {day for outcome in outcomes if outcome.blocking and not outcome.passed for day in outcome.failing_days or days}
+    passing_days = [day for day in days if day not in failing]
+    lake.block(spec, item.site.key, failing=sorted(failing), passing_days=passing_days)
+    return outcomes
+
+
+def _as_outcome(check: VendorCheck, frame: Any) -> SuiteOutcome:
+    finding = check.run(frame)
+    return SuiteOutcome(
+        name=check.name,
+        blocking=check.blocking,
+        passed=finding.passed,
+        failing_days=finding.failing_days,
+        description=finding.description,
+        metrics=finding.metrics,
+        table=(),
+    )
+
+
+def _merged_result(key: dg.AssetKey, name: str, outcomes: list[SuiteOutcome]) -> dg.AssetCheckResult:
+    """One result a check over the run's sites: it fails if one of them failed."""
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    shown = failed[0] if failed else outcomes[0]
+    metadata: dict[str, Any] = dict(shown.metrics)
+    if shown.table:
+        metadata["expectations"] = dg.MetadataValue.table(
+            [dg.TableRecord({k: _scalar(v) for k, v in row.items()}) for row in shown.table]
+        )
+    if failed:
+        days = sorted({day for outcome in failed for day in outcome.failing_days})
+        metadata["failing_days"] = ", ".join(map(str, days[:40]))
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if shown.blocking else dg.AssetCheckSeverity.WARN,
+        description=shown.description,
+        metadata=metadata,
+    )
+
+
+def _scalar(value: object) -> str | int | float | bool | None:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+# ------------------------------------------------------------------------------------------------------------- details
+
+
+def _days_by_site(keys: Sequence[str]) -> dict[str, list[date]]:
+    by_site: dict[str, list[date]] = {}
+    for key in keys:
+        day, site = split_key(key)
+        by_site.setdefault(site, []).append(day)
+    return {site: sorted(days) for site, days in by_site.items()}
+
+
+def _site_context(settings: Settings, vendor: str, site_key: str) -> SiteContext | None:
+    site = settings.site(site_key)
+    ids = site.ids(vendor)
+    return None if ids is None else SiteContext(key=site.key, timezone=site.timezone, ids=ids)
+
+
+def _not_configured(stream: Stream, site_key: str) -> PlatformError:
+    return ConfigurationError(
+        f"Site {site_key} does not use {stream.vendor}.",
+        f"Add a {stream.vendor} block to the site in sites.yaml, or leave the site out of the selection.",
+        Where(vendor=stream.vendor, site=site_key),
+    )
+
+
+def _failure(error: PlatformError) -> dg.Failure:
+    """The step's failure: retried by Dagster only when another attempt may succeed."""
+    return dg.Failure(
+        description=str(error),
+        metadata={"cause": type(error).__name__, "next_step": error.next_step or "see the run's log"},
+        allow_retries=isinstance(error, TransientVendorError),
+    )
+
+
+def _throttled(log: Callable[[str], None]) -> Callable[[Progress], None]:
+    """Progress for people: at most one line in five seconds, since each line is a row of the event log."""
+    last = time.monotonic()
+
+    def describe(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LOG_EVERY_SECONDS:
+            last = now
+            log(str(progress))
+
+    return describe

@@ -1,0 +1,539 @@
+"""The lake: landed pages decoded at engine speed into one typed Parquet file a partition.
+
+Belongs here: the decode, the atomic replacement of a partition, reading partitions back, anchors, blocked partitions.
+The only place that writes Parquet. Does not belong here: HTTP, what the columns mean (`vendors/<v>/tables.py`), Dagster.
+
+    lake/<vendor>/<table>/site=<site>/day=<day>/part.parquet
+
+Python splits each page into raw records (bytes, no Python objects a row); DuckDB reads them with the table's declared fields,
+computes the columns, keeps the newest row of a natural key, and writes. A partition is replaced by one rename: readers see the old
+file or the new one, and need no lock. A field that cannot be read with its declared type stops the decode; a field nobody
+declared is kept in `_extra`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import duckdb
+import msgspec
+from filelock import FileLock
+
+from analytics_platform.core.durable import replace_file, storage_errors
+from analytics_platform.core.errors import SchemaMismatch, Where
+from analytics_platform.core.failpoints import passing
+from analytics_platform.core.landing import Batch, LandedPage
+from analytics_platform.core.tables import TableSpec
+
+__all__ = ["ANCHOR_SITE", "DecodedPartition", "Lake", "LakeViews", "SiteRow", "connect", "split_records"]
+
+ANCHOR_SITE: Final = "_anchor"
+ANCHOR_DAY: Final = date(1970, 1, 1)
+
+_QUOTED = re.compile(r"""(["']).*?\1""", re.DOTALL)
+
+
+_BLOCKED_COLUMNS: Final = "vendor VARCHAR, table_name VARCHAR, site_key VARCHAR, partition_date DATE"
+_SITE_COLUMNS: Final = (
+    "site_key VARCHAR, timezone VARCHAR, hostname VARCHAR, start_date DATE, vendor VARCHAR, vendor_entity_id VARCHAR, "
+    "is_enabled BOOLEAN"
+)
+
+
+class SiteRow(NamedTuple):
+    """One row of `_config/sites.parquet`: a site at a vendor."""
+
+    site_key: str
+    timezone: str
+    hostname: str | None
+    start_date: date
+    vendor: str
+    vendor_entity_id: str | None
+    is_enabled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedPartition:
+    """One partition as written. Sizes in bytes; instants as the anchor column has them."""
+
+    spec: TableSpec
+    site: str
+    day: date
+    path: Path
+    rows: int
+    size: int
+    duplicates: int
+    rows_with_extra: int
+    oldest: datetime | date | None = None
+    newest: datetime | date | None = None
+    extra_fields: tuple[str, ...] = field(default=())
+
+
+def connect(**settings: str) -> duckdb.DuckDBPyConnection:
+    """An in-memory engine that fetches nothing from anywhere (M23)."""
+    config = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "threads": str(min(4, os.cpu_count() or 1)),
+        **settings,
+    }
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+class Lake:
+    """All partitions below one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def partition_path(self, spec: TableSpec, site: str, day: date) -> Path:
+        return self.root / spec.vendor / spec.name / f"site={site}" / f"day={day}" / "part.parquet"
+
+    def has(self, spec: TableSpec, site: str, day: date) -> bool:
+        return self.partition_path(spec, site, day).is_file()
+
+    def written_at(self, spec: TableSpec, site: str, day: date) -> float | None:
+        """Modification time (epoch seconds) of a partition file, None where there is none."""
+        try:
+            return self.partition_path(spec, site, day).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def decode(
+        self, spec: TableSpec, assignments: Sequence[tuple[Batch, Sequence[date]]], *, site: str
+    ) -> list[DecodedPartition]:
+        """Write partitions from landed batches, each by one atomic rename, in day order.
+
+        Args:
+            assignments: batches with the days each of them is the source of; a batch's rows of other days are dropped (a range
+                is asked with a margin, and a newer batch may have replaced some of an older one's days).
+
+        Raises:
+            SchemaMismatch: a record cannot be read as declared; no partition of this call has changed.
+            LandingCorrupt, StorageError.
+        """
+        with tempfile.TemporaryDirectory(prefix=".decode-", dir=self._scratch()) as scratch:
+            stage = _Stage(Path(scratch), spec)
+            for batch, batch_days in assignments:
+                stage.add(batch, batch_days)
+            days = sorted({day for _, batch_days in assignments for day in batch_days})
+            with connect(temp_directory=scratch) as engine, _readable_errors(spec, site):
+                stage.load(engine)
+                _decode_rows(engine, spec, site)
+                duplicates = _duplicates_by_day(engine, spec)
+                extra_fields = _extra_fields(engine) if stage.has_unknown_fields else ()
+                passing("lake.decoded")
+                return [self._write(engine, spec, site, day, duplicates.get(day, 0), extra_fields) for day in days]
+
+    def _write(
+        self,
+        engine: duckdb.DuckDBPyConnection,
+        spec: TableSpec,
+        site: str,
+        day: date,
+        duplicates: int,
+        extra_fields: tuple[str, ...],
+    ) -> DecodedPartition:
+        path = self.partition_path(spec, site, day)
+        with storage_errors("Writing a lake partition"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".part.{os.getpid()}.tmp")
+        # One row a key is left; a total order makes the same rows the same bytes.
+        order = ", ".join(_quote(name) for name in (*spec.key, "_landed_at"))
+        anchor = f"min({_quote(spec.anchor)}), max({_quote(spec.anchor)})" if spec.anchor else "NULL, NULL"
+        rows, with_extra, oldest, newest = _one(
+            engine.execute(f"SELECT count(*), count(_extra), {anchor} FROM decoded WHERE _day = ?", [day])
+        )
+        _copy(engine, f"SELECT * FROM decoded WHERE _day = DATE '{day}' ORDER BY {order}", temporary)
+        passing("lake.before_rename")
+        replace_file(temporary, path)
+        passing("lake.after_rename")
+        return DecodedPartition(
+            spec=spec,
+            site=site,
+            day=day,
+            path=path,
+            rows=rows,
+            size=path.stat().st_size,
+            duplicates=duplicates,
+            rows_with_extra=with_extra,
+            oldest=oldest,
+            newest=newest,
+            extra_fields=extra_fields,
+        )
+
+    def ensure_anchor(self, spec: TableSpec) -> None:
+        """Write the table's zero-row partition, so that a reader's glob always finds a file with the right schema."""
+        path = self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)
+        columns = ", ".join(f"CAST(NULL AS {c.type}) AS {_quote(c.name)}" for c in spec.all_columns)
+        query = f"SELECT {columns} LIMIT 0"
+        with connect() as engine:
+            if path.is_file() and _schema(engine, query) == _schema(engine, f"FROM {_parquet([path])}"):
+                return
+            with storage_errors("Writing a lake anchor"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".part.{os.getpid()}.tmp")
+            _copy(engine, query, temporary)
+            replace_file(temporary, path)
+
+    def block(self, spec: TableSpec, site: str, *, failing: Iterable[date], passing_days: Iterable[date]) -> None:
+        """Record the verdict of the blocking checks: marts leave out `failing` days until a later verdict clears them.
+
+        The list is one Parquet file, `_blocked/partitions.parquet`, replaced whole under a lock; it always exists.
+        """
+        path = self.root / "_blocked" / "partitions.parquet"
+        with storage_errors("Recording blocked partitions"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(".lock")), connect() as engine:
+            engine.execute(f"CREATE TABLE blocked ({_BLOCKED_COLUMNS})")
+            if path.is_file():
+                engine.execute(f"INSERT INTO blocked BY NAME SELECT * FROM read_parquet({_literal(path)})")
+            before = engine.execute("SELECT * FROM blocked ORDER BY ALL").fetchall()
+            verdicts = [(day, True) for day in failing] + [(day, False) for day in passing_days]
+            for day, is_blocked in verdicts:
+                where = [spec.vendor, spec.name, site, day]
+                engine.execute(
+                    "DELETE FROM blocked WHERE vendor = ? AND table_name = ? AND site_key = ? AND partition_date = ?", where
+                )
+                if is_blocked:
+                    engine.execute("INSERT INTO blocked VALUES (?, ?, ?, ?)", where)
+            after = engine.execute("SELECT * FROM blocked ORDER BY ALL").fetchall()
+            if before == after and path.is_file():
+                return
+            temporary = path.with_name(f".partitions.{os.getpid()}.tmp")
+            _copy(engine, "SELECT * FROM blocked ORDER BY ALL", temporary)
+            replace_file(temporary, path)
+
+    def blocked(self) -> list[tuple[str, str, str, date]]:
+        """Blocked partitions as (vendor, table, site, day)."""
+        path = self.root / "_blocked" / "partitions.parquet"
+        if not path.is_file():
+            return []
+        with connect() as engine:
+            return engine.execute(f"SELECT * FROM read_parquet({_literal(path)}) ORDER BY ALL").fetchall()
+
+    def prepare(self, specs: Iterable[TableSpec], sites: Iterable[SiteRow]) -> None:
+        """Write what readers may count on before any partition exists: anchors, the blocked list, the list of sites."""
+        known = list(specs)
+        for spec in known:
+            self.ensure_anchor(spec)
+        if known and not (self.root / "_blocked" / "partitions.parquet").is_file():
+            self.block(known[0], ANCHOR_SITE, failing=(), passing_days=())
+        self._write_sites(list(sites))
+
+    def _write_sites(self, rows: list[SiteRow]) -> None:
+        path = self.root / "_config" / "sites.parquet"
+        with storage_errors("Writing the site list"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with connect() as engine:
+            engine.execute(f"CREATE TABLE sites ({_SITE_COLUMNS})")
+            if rows:
+                engine.executemany("INSERT INTO sites VALUES (?, ?, ?, ?, ?, ?, ?)", [list(row) for row in rows])
+            temporary = path.with_name(f".sites.{os.getpid()}.tmp")
+            _copy(engine, "SELECT * FROM sites ORDER BY ALL", temporary)
+            replace_file(temporary, path)
+
+    def days(self, spec: TableSpec, site: str) -> list[date]:
+        """Days with a partition file, ascending."""
+        base = self.root / spec.vendor / spec.name / f"site={site}"
+        found = []
+        for folder in base.glob("day=*"):
+            if (folder / "part.parquet").is_file():
+                found.append(date.fromisoformat(folder.name.removeprefix("day=")))
+        return sorted(found)
+
+    def row_counts(self, spec: TableSpec, site: str, days: Sequence[date]) -> dict[date, int]:
+        """Rows of existing partitions, from Parquet metadata only."""
+        existing = {day: self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)}
+        if not existing:
+            return {}
+        with connect() as engine:
+            found = engine.execute(
+                "SELECT file_name, num_rows FROM parquet_file_metadata(?)", [[str(path) for path in existing.values()]]
+            ).fetchall()
+        by_path = {name: int(rows) for name, rows in found}
+        return {day: by_path[str(path)] for day, path in existing.items()}
+
+    def frame(self, spec: TableSpec, site: str, days: Sequence[date]) -> Any:  # pandas.DataFrame, imported lazily
+        """Rows of the given partitions as one pandas frame with exactly the table's columns."""
+        paths = [self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)]
+        with connect() as engine:
+            return engine.execute(f"FROM {_parquet(paths or [self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)])}").df()
+
+    def head(self, spec: TableSpec, site: str, day: date, columns: Sequence[str], *, limit: int) -> list[tuple[Any, ...]]:
+        """The first rows of one partition, for a preview."""
+        selected = ", ".join(_quote(name) for name in columns)
+        with connect() as engine:
+            source = _parquet([self.partition_path(spec, site, day)])
+            return engine.execute(f"SELECT {selected} FROM {source} LIMIT {int(limit)}").fetchall()
+
+    def _scratch(self) -> Path:
+        scratch = self.root / ".scratch"
+        with storage_errors("Preparing the lake"):
+            scratch.mkdir(parents=True, exist_ok=True)
+        return scratch
+
+
+class LakeViews:
+    """Read access for streams that depend on other tables (`core.streams.LakeReader`)."""
+
+    def __init__(self, lake: Lake, specs: Iterable[TableSpec]) -> None:
+        self._lake = lake
+        self._specs = tuple(specs)
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of one SELECT over views `<vendor>.<table>`; values are bound."""
+        with connect() as engine:
+            for spec in self._specs:
+                self._lake.ensure_anchor(spec)
+                pattern = str(self._lake.root / spec.vendor / spec.name / "*" / "*" / "part.parquet").replace("'", "''")
+                engine.execute(f"CREATE SCHEMA IF NOT EXISTS {_quote(spec.vendor)}")
+                engine.execute(
+                    f"CREATE VIEW {_quote(spec.vendor)}.{_quote(spec.name)} AS SELECT * FROM read_parquet("
+                    f"'{pattern}', hive_partitioning = false, union_by_name = true) WHERE _site <> '{ANCHOR_SITE}'"
+                )
+            return engine.execute(sql, list(parameters)).fetchall()
+
+
+# ---------------------------------------------------------------------------------------------------------- decode
+
+
+class _Stage:
+    """The decode's two input files: raw records with their page number, and the pages' contexts."""
+
+    def __init__(self, folder: Path, spec: TableSpec) -> None:
+        self._spec = spec
+        self._records_path = folder / "records.ndjson"
+        self._pages_path = folder / "pages.ndjson"
+        self._pages: list[dict[str, object]] = []
+        self._records = self._records_path.open("wb")
+        self.has_unknown_fields = False
+
+    def add(self, batch: Batch, days: Sequence[date]) -> None:
+        for page, body in batch.pages(self._spec.calls):
+            number = len(self._pages)
+            records = split_records(body, self._spec.records, union=self._spec.union_records)
+            if records:
+                opening = b'{"p":%d,"r":' % number
+                self._records.write(opening + (b"}\n" + opening).join(records) + b"}\n")
+            self._pages.append(self._page_row(number, page, days))
+
+    def _page_row(self, number: int, page: LandedPage, days: Sequence[date]) -> dict[str, object]:
+        context: dict[str, str | None] = {name: page.context.get(name) for name in self._spec.context}
+        context["call_kind"] = page.call_kind
+        context["records"] = str(page.records)
+        received = page.received_at.strftime("%Y-%m-%d %H:%M:%S.%f")
+        return {"p": number, "c": context, "days": [str(d) for d in days], "landed_at": received, "run_id": page.run_id}
+
+    def load(self, engine: duckdb.DuckDBPyConnection) -> None:
+        self._records.close()
+        self._pages_path.write_bytes(b"\n".join(msgspec.json.encode(row) for row in self._pages) + b"\n")
+        context_names = [*dict.fromkeys((*self._spec.context, "call_kind", "records"))]
+        context_type = "STRUCT(" + ", ".join(f"{_quote(name)} VARCHAR" for name in context_names) + ")"
+        page_columns = {
+            "p": "INTEGER",
+            "c": context_type,
+            "days": "DATE[]",
+            "landed_at": "TIMESTAMP",
+            "run_id": "VARCHAR",
+        }
+        engine.execute(f"CREATE TABLE pages AS SELECT * FROM {_read_ndjson(self._pages_path, page_columns)}")
+        if not self._records_path.stat().st_size:
+            record_type = _struct(self._spec.wire)
+            engine.execute(
+                f"CREATE VIEW records AS SELECT CAST(NULL AS INTEGER) AS p, CAST(NULL AS {record_type}) AS r, "
+                "CAST(NULL AS VARCHAR) AS x WHERE false"
+            )
+            return
+        self.has_unknown_fields = self._find_unknown_fields(engine)
+        if self.has_unknown_fields:
+            self._load_with_extra(engine)
+        else:
+            columns = {"p": "INTEGER", "r": _struct(self._spec.wire)}
+            engine.execute(
+                f"CREATE VIEW records AS SELECT p, r, CAST(NULL AS VARCHAR) AS x FROM {_read_ndjson(self._records_path, columns)}"
+            )
+
+    def _find_unknown_fields(self, engine: duckdb.DuckDBPyConnection) -> bool:
+        source = _read_ndjson(self._records_path, {"r": "JSON"})
+        keys = engine.execute(f"SELECT DISTINCT unnest(json_keys(r)) FROM {source}").fetchall()
+        return any(key not in self._spec.wire for (key,) in keys)
+
+    def _load_with_extra(self, engine: duckdb.DuckDBPyConnection) -> None:
+        """The slow path, only when some record has an undeclared field: the raw record travels beside the typed one."""
+        doubled = self._records_path.with_name("records-with-raw.ndjson")
+        with self._records_path.open("rb") as source, doubled.open("wb") as target:
+            for line in source:
+                raw = line[line.index(b'"r":') + 4 : -2]
+                target.write(line[:-2] + b',"x":' + raw + b"}\n")
+        columns = {"p": "INTEGER", "r": _struct(self._spec.wire), "x": "JSON"}
+        known = msgspec.json.encode(dict.fromkeys(self._spec.wire)).decode().replace("'", "''")
+        engine.execute(
+            f"CREATE VIEW records AS SELECT p, r, nullif(CAST(json_merge_patch(x, '{known}') AS VARCHAR), '{{}}') AS x "
+            f"FROM {_read_ndjson(doubled, columns)}"
+        )
+
+
+def split_records(body: bytes, paths: Sequence[str], *, union: bool = False) -> list[bytes]:
+    """The raw records of a page: the first of `paths` that exists (all of them with `union`), without building objects.
+
+    "" is the root, "a.b" a member of a member; null is no record, an object is one record, and a path ending in "{}" makes each
+    member of an object a record `{"key": …, "value": …}`. A page with none of the paths has no records.
+    """
+    # Strict JSON (checked when the page was received) has raw newlines only between tokens, so this cannot touch a string.
+    flat = body.replace(b"\n", b" ").replace(b"\r", b" ")
+    records: list[bytes] = []
+    for path in paths:
+        entries = path.endswith("{}")
+        found = _descend(flat, path.removesuffix("{}").removesuffix("."))
+        if found is None:
+            continue
+        records += _entries(found) if entries else _listed(found)
+        if not union:
+            break
+    return records
+
+
+def _descend(body: bytes, path: str) -> bytes | None:
+    """The raw value at a dotted path, None where it is absent or passes through something that is not an object."""
+    value = body.strip()
+    for name in path.split(".") if path else ():
+        if not value.startswith(b"{"):
+            return None
+        members = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+        if name not in members:
+            return None
+        value = bytes(members[name]).strip()
+    return value
+
+
+def _listed(value: bytes) -> list[bytes]:
+    if value == b"null":
+        return []
+    if value.startswith(b"["):
+        return [bytes(raw) for raw in msgspec.json.decode(value, type=list[msgspec.Raw])]
+    return [value]
+
+
+def _entries(value: bytes) -> list[bytes]:
+    if value == b"null":
+        return []
+    members = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+    return [b'{"key":%b,"value":%b}' % (msgspec.json.encode(key), bytes(raw)) for key, raw in members.items()]
+
+
+def _decode_rows(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str) -> None:
+    """Fill tables `candidates` (all rows) and `decoded` (one row a natural key)."""
+    source = "SELECT p, r, x, c, days, landed_at, run_id FROM records JOIN pages USING (p)"
+    if spec.explode is not None:
+        listed = f"r.{_quote(spec.explode)}" if spec.explode in spec.wire else spec.explode
+        source = (
+            "SELECT p, r, CAST(NULL AS VARCHAR) AS x, c, days, landed_at, run_id, unnest(l) AS e, generate_subscripts(l, 1) AS i "
+            f"FROM (SELECT *, {listed} AS l FROM ({source})) WHERE len(l) > 0"
+        )
+    own = ",\n  ".join(
+        f"CAST({column.expr or 'r.' + _quote(column.name)} AS {column.type}) AS {_quote(column.name)}"
+        for column in spec.columns
+    )
+    predicate = f"list_contains(days, {spec.day})" + (f" AND ({spec.where})" if spec.where else "")
+    engine.execute(
+        f"CREATE TABLE candidates AS SELECT\n  {own},\n  ? AS _site, {spec.day} AS _day, landed_at AS _landed_at, "
+        f"run_id AS _run_id, x AS _extra, p AS _page\nFROM ({source}) WHERE {predicate}",
+        [site],
+    )
+    key = ", ".join(_quote(name) for name in spec.key)
+    names = [c.name for c in spec.all_columns]
+    if spec.merge_calls:
+        rest = ", ".join(
+            f"arg_max({_quote(n)}, _page) FILTER (WHERE {_quote(n)} IS NOT NULL) AS {_quote(n)}"
+            for n in names
+            if n not in spec.key
+        )
+        grouped = f"SELECT {key}, {rest} FROM candidates GROUP BY {key}"
+        selected = ", ".join(f"CAST({_quote(c.name)} AS {c.type}) AS {_quote(c.name)}" for c in spec.all_columns)
+        engine.execute(f"CREATE TABLE decoded AS SELECT {selected} FROM ({grouped})")
+        return
+    selected = ", ".join(f"CAST({_quote(c.name)} AS {c.type}) AS {_quote(c.name)}" for c in spec.all_columns)
+    newest_first = f"row_number() OVER (PARTITION BY {key} ORDER BY _landed_at DESC, _page DESC) = 1"
+    engine.execute(f"CREATE TABLE decoded AS SELECT {selected} FROM candidates QUALIFY {newest_first}")
+
+
+def _duplicates_by_day(engine: duckdb.DuckDBPyConnection, spec: TableSpec) -> dict[date, int]:
+    if spec.merge_calls:
+        return {}
+    rows = engine.execute(
+        "SELECT _day, sum(n) FROM (SELECT _day, count(*) AS n FROM candidates GROUP BY _day UNION ALL "
+        "SELECT _day, -count(*) FROM decoded GROUP BY _day) GROUP BY _day"
+    ).fetchall()
+    return {day: int(count) for day, count in rows if day is not None}
+
+
+def _extra_fields(engine: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+    rows = engine.execute("SELECT DISTINCT unnest(json_keys(_extra)) AS k FROM decoded WHERE _extra IS NOT NULL ORDER BY k").fetchall()
+    return tuple(name for (name,) in rows)
+
+
+# -------------------------------------------------------------------------------------------------------- SQL text
+
+
+def _quote(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _struct(fields: Mapping[str, str]) -> str:
+    return "STRUCT(" + ", ".join(f"{_quote(name)} {type_}" for name, type_ in fields.items()) + ")"
+
+
+def _read_ndjson(path: Path, columns: Mapping[str, str]) -> str:
+    """A table function call with explicit columns: auto-detection drops late columns silently (M20)."""
+    typed = ", ".join(f"{_quote(name)}: '{type_.replace(chr(39), chr(39) * 2)}'" for name, type_ in columns.items())
+    return f"read_json({_literal(path)}, format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = 67108864)"
+
+
+def _copy(engine: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    engine.execute(f"COPY ({query}) TO {_literal(path)} (FORMAT parquet, COMPRESSION zstd)")
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _one(relation: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
+    row = relation.fetchone()
+    if row is None:
+        raise RuntimeError("an aggregate returned no row")
+    return row
+
+
+def _parquet(paths: Sequence[Path]) -> str:
+    listed = ", ".join(_literal(path) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false)"
+
+
+def _schema(engine: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, str]]:
+    return [(row[0], row[1]) for row in engine.execute(f"DESCRIBE {query}").fetchall()]
+
+
+@contextmanager
+def _readable_errors(spec: TableSpec, site: str) -> Iterator[None]:
+    """DuckDB's conversion errors quote the value they choked on: keep the reason, drop every quoted text."""
+    try:
+        yield
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
+        reason = _QUOTED.sub("…", str(error).splitlines()[0])
+        raise SchemaMismatch(
+            f"A record of {spec.qualified_name} cannot be read with the declared types: {reason}",
+            f"The vendor changed a field. Adjust vendors/{spec.vendor}/tables.py, then `analytics-platform replay-landing`; "
+            "the pages are kept and cost no request.",
+            Where(vendor=spec.vendor, endpoint=spec.name, site=site),
+        ) from None

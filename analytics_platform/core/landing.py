@@ -1,0 +1,419 @@
+"""Landing: every page a vendor was paid for, as received, before the next request is sent.
+
+Belongs here: the batch format, its durability, finding the batch that covers a day, reading pages back with their sha256
+checked. Does not belong here: HTTP, decoding (`core.lake`), Dagster, any vendor's name.
+
+One batch is one extraction of one stream for one site and one contiguous range of days:
+
+    landing/<vendor>/<stream>/site=<site>/day=<first>[_<last>]/<batch id>/
+        pages.bin     zstd frames, one a page, appended
+        pages.jsonl   one line a page: offset, length, sha256 of the uncompressed bytes, call, context, request facts
+        batch.json    written last, by rename: the batch is complete
+
+A page is in the operating system's hands before `append` returns, so kill -9 loses nothing; both files are fsynced at the latest
+every second or 64 pages and before `batch.json`, so a power cut loses at most that tail. An index line whose bytes are
+missing, torn or wrong ends the batch there when it is reopened: the tail is cut off, what is before it stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import zstandard
+
+from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.durable import fsync_directory, storage_errors, write_file
+from analytics_platform.core.errors import LandingCorrupt, StorageError, Where
+from analytics_platform.core.failpoints import passing
+from analytics_platform.core.paging import Page
+
+__all__ = ["Batch", "BatchWriter", "Landing", "LandedPage", "PartitionBusy"]
+
+_FSYNC_EVERY_SECONDS = 1.0
+_FSYNC_EVERY_PAGES = 64
+_ZSTD_LEVEL = 3
+
+
+class PartitionBusy(StorageError):
+    """Another process is fetching this stream for this site right now."""
+
+
+class LandedPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One index line. Sizes in bytes, instants ISO 8601 UTC."""
+
+    offset: int
+    length: int
+    sha256: str
+    size: int
+    call: str
+    call_kind: str
+    sequence: int
+    is_last: bool
+    status: int
+    endpoint: str
+    received_at: datetime
+    records: int
+    attempts: int
+    run_id: str
+    context: dict[str, str]
+
+
+class _BatchSeal(msgspec.Struct, frozen=True, kw_only=True):
+    vendor: str
+    stream: str
+    site: str
+    first_day: date
+    last_day: date
+    landed_at: datetime
+    pages: int
+    records: int
+    requests: int
+    index_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch on disk. `landed_at` is None while it is open (interrupted or deferred)."""
+
+    path: Path
+    vendor: str
+    stream: str
+    site: str
+    first_day: date
+    last_day: date
+    landed_at: datetime | None
+    page_count: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.landed_at is not None
+
+    @property
+    def days(self) -> list[date]:
+        span = (self.last_day - self.first_day).days
+        return [self.first_day + timedelta(days=n) for n in range(span + 1)]
+
+    def covers(self, day: date) -> bool:
+        return self.first_day <= day <= self.last_day
+
+    def index(self) -> list[LandedPage]:
+        """Index lines in order, up to the first torn one, which only an open batch may have.
+
+        Raises:
+            LandingCorrupt: a complete batch has fewer whole lines than were sealed.
+        """
+        lines, _ = _read_index(self.path)
+        if self.page_count is not None and len(lines) != self.page_count:
+            raise LandingCorrupt(
+                f"The index of batch {self.path.name} holds {len(lines)} of {self.page_count} pages.",
+                "Restore pages.jsonl from a backup, or delete the batch folder and run its days again.",
+                Where(vendor=self.vendor, endpoint=self.stream, site=self.site),
+            )
+        return lines
+
+    def pages(self, call_kinds: Iterable[str] | None = None) -> Iterator[tuple[LandedPage, bytes]]:
+        """Pages in order with their bytes.
+
+        Raises:
+            LandingCorrupt: bytes missing or not matching their sha256 in a complete batch.
+        """
+        wanted = None if call_kinds is None else frozenset(call_kinds)
+        decompressor = zstandard.ZstdDecompressor()
+        with storage_errors("Reading landed pages"), (self.path / "pages.bin").open("rb") as file:
+            for page in self.index():
+                if wanted is not None and page.call_kind not in wanted:
+                    continue
+                file.seek(page.offset)
+                body = _inflate(decompressor, file.read(page.length), page)
+                if body is None:
+                    raise LandingCorrupt(
+                        f"Landed page {page.sequence} of call {page.call} no longer matches its sha256 ({self.path.name}).",
+                        "Restore the file from a backup, or delete the batch folder and run the day again.",
+                        Where(vendor=self.vendor, endpoint=page.endpoint, site=self.site),
+                    )
+                yield page, body
+
+
+class Landing:
+    """All batches below one root."""
+
+    def __init__(self, root: Path, *, clock: Clock | None = None) -> None:
+        self.root = root
+        self.clock = clock or SystemClock()
+
+    def batches(self, vendor: str, stream: str, site: str) -> list[Batch]:
+        """Every batch of the stream and site, oldest first by the time it was begun."""
+        base = self._site_path(vendor, stream, site)
+        if not base.is_dir():
+            return []
+        found = []
+        for day_folder in base.iterdir():
+            span = _parse_day_folder(day_folder.name)
+            if span is None:
+                continue
+            for folder in day_folder.iterdir():
+                if folder.is_dir():
+                    found.append(_load_batch(folder, vendor, stream, site, span))
+        return sorted(found, key=lambda batch: batch.path.name)
+
+    def newest_complete(self, vendor: str, stream: str, site: str, days: Sequence[date]) -> dict[date, Batch]:
+        """For each day the newest complete batch that covers it; days without one are absent."""
+        covering: dict[date, Batch] = {}
+        for batch in self.batches(vendor, stream, site):
+            if batch.is_complete:
+                covering.update({day: batch for day in days if batch.covers(day)})
+        return covering
+
+    @contextmanager
+    def exclusive(self, vendor: str, stream: str, site: str) -> Iterator[None]:
+        """Hold the stream and site for this process; the operating system frees it when the process dies.
+
+        Raises:
+            PartitionBusy: another process holds it.
+        """
+        base = self._site_path(vendor, stream, site)
+        with storage_errors("Preparing the landing"):
+            base.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise PartitionBusy(
+                    f"Another run is fetching {vendor}/{stream} for this site.",
+                    "Wait for it to end (see the run list in the Dagster UI), then materialise again: nothing is lost.",
+                    Where(vendor=vendor, site=site),
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def open_batch(
+        self, *, vendor: str, stream: str, site: str, first_day: date, last_day: date, run_id: str, fresh: bool = False
+    ) -> BatchWriter:
+        """Continue the open batch of exactly this range, or begin a new one (always, when `fresh`)."""
+        folder = self._site_path(vendor, stream, site) / _day_folder(first_day, last_day)
+        open_folders = [] if fresh else sorted(p for p in folder.glob("*") if p.is_dir() and not (p / "batch.json").exists())
+        if open_folders:
+            path = open_folders[-1]
+        else:
+            stamp = self.clock.now().strftime("%Y%m%dT%H%M%S%f")
+            path = folder / f"{stamp}-{run_id[:8] or 'manual'}"
+        return BatchWriter(
+            path,
+            vendor=vendor,
+            stream=stream,
+            site=site,
+            first_day=first_day,
+            last_day=last_day,
+            run_id=run_id,
+            clock=self.clock,
+        )
+
+    def _site_path(self, vendor: str, stream: str, site: str) -> Path:
+        return self.root / vendor / stream / f"site={site}"
+
+
+class BatchWriter:
+    """Appends pages to one batch. Use as a context manager; leave without `complete()` to keep it open for later."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vendor: str,
+        stream: str,
+        site: str,
+        first_day: date,
+        last_day: date,
+        run_id: str,
+        clock: Clock,
+    ) -> None:
+        self.path = path
+        self._identity = {"vendor": vendor, "stream": stream, "site": site, "first_day": first_day, "last_day": last_day}
+        self._run_id = run_id
+        self._clock = clock
+        self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+        self._encoder = msgspec.json.Encoder()
+        self.landed: list[LandedPage] = []
+        self.appended_pages = 0
+        self.appended_requests = 0
+        self.landed_records = 0
+        self._unsynced = 0
+        self._synced_at = clock.monotonic()
+
+    def __enter__(self) -> Self:
+        with storage_errors("Opening a landing batch"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.landed, valid_index_bytes = _read_index(self.path, verify=True)
+            self.landed_records = sum(page.records for page in self.landed)
+            valid_page_bytes = max((p.offset + p.length for p in self.landed), default=0)
+            self._pages = _open_append(self.path / "pages.bin", valid_page_bytes)
+            self._index = _open_append(self.path / "pages.jsonl", valid_index_bytes)
+            self._end = valid_page_bytes
+            fsync_directory(self.path)
+            fsync_directory(self.path.parent)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.sync()
+        finally:
+            os.close(self._pages)
+            os.close(self._index)
+
+    @property
+    def done_calls(self) -> frozenset[str]:
+        """Calls whose last page is landed."""
+        return frozenset(page.call for page in self.landed if page.is_last)
+
+    def append(self, page: Page) -> LandedPage:
+        """Write one page and its index line; both are with the operating system when this returns."""
+        passing("landing.before_append")
+        frame = self._compressor.compress(page.body)
+        line = LandedPage(
+            offset=self._end,
+            length=len(frame),
+            sha256=hashlib.sha256(page.body).hexdigest(),
+            size=len(page.body),
+            call=page.call,
+            call_kind=page.call_kind,
+            sequence=page.sequence,
+            is_last=page.is_last,
+            status=page.status,
+            endpoint=page.endpoint,
+            received_at=page.received_at,
+            records=page.records,
+            attempts=page.attempts,
+            run_id=self._run_id,
+            context=dict(page.context),
+        )
+        with storage_errors("Landing a page"):
+            _write_all(self._pages, frame)
+            passing("landing.after_bytes")
+            _write_all(self._index, self._encoder.encode(line) + b"\n")
+            passing("landing.after_index")
+        self._end += len(frame)
+        self.landed.append(line)
+        self.appended_pages += 1
+        self.appended_requests += page.attempts
+        self.landed_records += page.records
+        self._unsynced += 1
+        if self._unsynced >= _FSYNC_EVERY_PAGES or self._clock.monotonic() - self._synced_at >= _FSYNC_EVERY_SECONDS:
+            self.sync()
+        return line
+
+    def sync(self) -> None:
+        """Make everything appended so far survive a power cut: bytes first, then the index that names them."""
+        with storage_errors("Landing a page"):
+            os.fsync(self._pages)
+            os.fsync(self._index)
+        self._unsynced = 0
+        self._synced_at = self._clock.monotonic()
+
+    def complete(self) -> Batch:
+        """Seal the batch: from now on it covers its days."""
+        self.sync()
+        passing("landing.before_seal")
+        landed_at = self._clock.now()
+        index = (self.path / "pages.jsonl").read_bytes()
+        seal = _BatchSeal(
+            **self._identity,  # type: ignore[arg-type]  # one mapping of str and date values, named above
+            landed_at=landed_at,
+            pages=len(self.landed),
+            records=self.landed_records,
+            requests=sum(page.attempts for page in self.landed),
+            index_sha256=hashlib.sha256(index).hexdigest(),
+        )
+        write_file(self.path / "batch.json", self._encoder.encode(seal))
+        passing("landing.after_seal")
+        return Batch(path=self.path, landed_at=landed_at, page_count=len(self.landed), **self._identity)  # type: ignore[arg-type]  # as above
+
+
+def _day_folder(first_day: date, last_day: date) -> str:
+    return f"day={first_day}" if first_day == last_day else f"day={first_day}_{last_day}"
+
+
+def _parse_day_folder(name: str) -> tuple[date, date] | None:
+    if not name.startswith("day="):
+        return None
+    first, _, last = name.removeprefix("day=").partition("_")
+    try:
+        first_day = date.fromisoformat(first)
+        return first_day, date.fromisoformat(last) if last else first_day
+    except ValueError:
+        return None
+
+
+def _load_batch(folder: Path, vendor: str, stream: str, site: str, span: tuple[date, date]) -> Batch:
+    seal = folder / "batch.json"
+    sealed = msgspec.json.decode(seal.read_bytes(), type=_BatchSeal) if seal.exists() else None
+    return Batch(
+        path=folder,
+        vendor=vendor,
+        stream=stream,
+        site=site,
+        first_day=span[0],
+        last_day=span[1],
+        landed_at=sealed.landed_at if sealed else None,
+        page_count=sealed.pages if sealed else None,
+    )
+
+
+def _read_index(path: Path, *, verify: bool = False) -> tuple[list[LandedPage], int]:
+    """Whole lines of the index and the number of their bytes; with `verify` only as far as the page bytes hold."""
+    index = path / "pages.jsonl"
+    if not index.exists():
+        return [], 0
+    decoder = msgspec.json.Decoder(LandedPage)
+    content = index.read_bytes()
+    lines: list[LandedPage] = []
+    used = 0
+    pages_path = path / "pages.bin"
+    pages = pages_path.read_bytes() if verify and pages_path.exists() else b""
+    decompressor = zstandard.ZstdDecompressor()
+    for raw in content.split(b"\n")[:-1]:
+        try:
+            line = decoder.decode(raw)
+        except msgspec.MsgspecError:
+            break
+        if verify and _inflate(decompressor, pages[line.offset : line.offset + line.length], line) is None:
+            break
+        lines.append(line)
+        used += len(raw) + 1
+    return lines, used
+
+
+def _inflate(decompressor: zstandard.ZstdDecompressor, frame: bytes, page: LandedPage) -> bytes | None:
+    """The page's bytes, or None where they are not what was landed."""
+    if len(frame) != page.length:
+        return None
+    try:
+        body: bytes = decompressor.decompress(frame, max_output_size=max(page.size, 1))
+    except zstandard.ZstdError:
+        return None
+    return body if hashlib.sha256(body).hexdigest() == page.sha256 else None
+
+
+def _open_append(path: Path, valid_bytes: int) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.ftruncate(descriptor, valid_bytes)
+    os.lseek(descriptor, valid_bytes, os.SEEK_SET)
+    return descriptor
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+

@@ -1,0 +1,1256 @@
+"""The request ledger: every request any process sends is written down first, so no vendor window is ever exceeded.
+
+Belongs here: the persisted sliding log, what a vendor's 429 or usage endpoint teaches it, the meter `core.http`
+calls before each attempt, the list of deferred work, and questions about requests spent. Sources: DESIGN section 3,
+RELIABILITY D1-D14.
+Does not belong here: any vendor's figures (`vendors/<v>/` own their `QuotaPolicy`), HTTP, planning, Dagster.
+
+How it decides. One row is one request, stamped with the instant it may leave. A request may leave at the latest of:
+now; the newest row; for each window, the stamp of the `limit`-th newest row plus the window's span; the end of a
+block or of a loss. That is a sliding log: no span of `seconds`, and so no fixed window either, ever holds more than
+`limit` sends, whichever process sends them. If the instant is near (per-second limits) the row is written with it
+and the caller sleeps until then, so waiters leave in order; if it is far, nothing is written and
+`QuotaExhausted(resume_at)` is raised.
+
+Guard. The vendor counts arrivals, we count sends. A request delayed by up to `guard_seconds` more than its
+successors cannot break the limit, because spans are `seconds + guard_seconds`: 5 % of the window, at most 2 s,
+unless the policy says otherwise (D8: jitter of 0-500 ms at 5 a second needs `guard_seconds=0.5`).
+
+Time. Stamps are on the ledger's own time line, driven by the monotonic clock, which all processes of one boot
+share: wall clock jumps neither free nor block anything (D6). A new boot or host continues from the newest row by
+the wall clock; a wall clock that went backwards adds nothing, so it waits at most one window. `resume_at` and
+`sent_at` are wall clock, for people and sensors.
+
+Loss. Beside an SQLite ledger stands `<ledger>.created`, written once when the home is new, with the number of the
+last row. Where it says there was a ledger and the file is missing, unreadable or ends earlier (D7), every window
+counts as spent for one span from now, or until the vendor's own figure is adopted. The unreadable file is kept as
+`<ledger>.corrupt-<instant>`.
+
+Durability. A decision is committed before the request leaves; kill -9 forgets nothing. For windows longer than a
+minute the commit is also synced to disk; shorter windows are over before a machine is back from a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.errors import ConfigurationError, QuotaExhausted, StorageError, Where
+
+__all__ = [
+    "AccountMeter",
+    "Deferral",
+    "Ledger",
+    "QuotaPolicy",
+    "Spending",
+    "Spent",
+    "Window",
+    "WindowUsage",
+    "account_key",
+    "spending",
+]
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_US: Final = 1_000_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_BUSY_SECONDS: Final = 30
+_LONGEST_TRUSTED_RETRY_AFTER_SECONDS: Final = 86_400.0
+_LONGEST_ESCALATION_SECONDS: Final = 3_600.0
+_KEEP_DAYS: Final = 400
+_SYNCED_FROM_SECONDS: Final = 60.0
+
+
+# ----------------------------------------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True)
+class Window:
+    """At most `limit` requests in any `seconds`; `guard_seconds` is added for the way to the vendor (module docs)."""
+
+    limit: int
+    seconds: float
+    guard_seconds: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.limit < 1 or not 0 < self.seconds < math.inf:
+            raise ConfigurationError(
+                f"a quota window of {self.limit} requests in {self.seconds} s cannot be used",
+                next_step="give a limit of at least 1 and a positive length (a vendor is switched off in sites.yaml).",
+            )
+        if self.guard_seconds < 0:
+            object.__setattr__(self, "guard_seconds", min(0.05 * self.seconds, 2.0))
+
+    @property
+    def span_us(self) -> int:
+        """The window as the ledger keeps it, guard included, in microseconds."""
+        return math.ceil((self.seconds + self.guard_seconds) * _US)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaPolicy:
+    """What one vendor account may spend.
+
+    Args:
+        account: from `account_key`.
+        windows: by method class. A class is an HTTP verb ("GET"), "any" (one bucket for all verbs) or "*" (each verb
+            not named has its own bucket of this size: Kameleoon).
+        reserve: requests of every window longer than a minute that a backfill leaves alone, for today's partitions.
+    """
+
+    account: str
+    windows: Mapping[str, tuple[Window, ...]]
+    reserve: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.windows or not all(self.windows.values()):
+            raise ConfigurationError(f"the quota policy of {self.account} names no window")
+        smallest = min((w.limit for w in self._all() if w.seconds > _SYNCED_FROM_SECONDS), default=self.reserve + 1)
+        if not 0 <= self.reserve < smallest:
+            raise ConfigurationError(
+                f"the quota reserve of {self.account} is {self.reserve} of {smallest} requests",
+                next_step="keep the reserve below the smallest limit, or a backfill could never run.",
+            )
+
+    def _all(self) -> Iterator[Window]:
+        for windows in self.windows.values():
+            yield from windows
+
+    @property
+    def vendor(self) -> str:
+        return self.account.partition(":")[0]
+
+    def method_class(self, method: str) -> str:
+        """The bucket an HTTP verb is counted in. Raises ConfigurationError for a verb the policy does not cover."""
+        verb = method.upper()
+        if verb in self.windows:
+            return verb
+        if "any" in self.windows:
+            return "any"
+        if "*" in self.windows:
+            return verb
+        raise ConfigurationError(f"no quota window covers {verb} requests of {self.vendor}")
+
+    def windows_for(self, method_class: str) -> tuple[Window, ...]:
+        return self.windows.get(method_class) or self.windows["*"]
+
+
+def account_key(vendor: str, scope: str) -> str:
+    """Name of a vendor account in the ledger: the vendor and a keyed 64-bit digest of what the vendor counts by.
+
+    `scope` is a client id, a token's value, a user name or an IP: two sites with the same credential share one account.
+    Only the digest is kept; it cannot be turned back into a token.
+    """
+    digest = hashlib.blake2b(
+        scope.encode(), digest_size=8, key=b"analytics_platform.quota", person=vendor.encode()[:16]
+    )
+    return f"{vendor}:{digest.hexdigest()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """What requests are spent on, for the request log; `backfill` makes the policy's reserve untouchable."""
+
+    stream: str = ""
+    site: str = ""
+    run_id: str = ""
+    backfill: bool = False
+
+
+_spending: ContextVar[Spending | None] = ContextVar("analytics_platform_spending", default=None)
+
+
+@contextlib.contextmanager
+def spending(*, stream: str, site: str = "", run_id: str = "", backfill: bool = False) -> Iterator[None]:
+    """Label the requests of a `with` block. Threads started inside need `contextvars.copy_context().run`."""
+    token = _spending.set(Spending(stream=stream, site=site, run_id=run_id, backfill=backfill))
+    try:
+        yield
+    finally:
+        _spending.reset(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowUsage:
+    """One window on the status screen.
+
+    `next_slot_at` is when the next request may leave (None: now); `resets_at` when the window is empty again (None:
+    it is); `blocked_until` is set while a 429 is obeyed; `refused` counts 429 answers within the window.
+    """
+
+    account: str
+    method_class: str
+    limit: int
+    window_seconds: float
+    used: int
+    remaining: int
+    next_slot_at: datetime | None
+    resets_at: datetime | None
+    blocked_until: datetime | None
+    refused: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Requests spent under one label."""
+
+    vendor: str
+    stream: str
+    site: str
+    endpoint: str
+    requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deferral:
+    """Work out of budget: both days inclusive, `resume_at` aware UTC."""
+
+    vendor: str
+    stream: str
+    site: str
+    first_day: date
+    last_day: date
+    resume_at: datetime
+    reason: str
+    landed_records: int
+    recorded_at: datetime
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+_metadata = sa.MetaData()
+_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+_ledger = sa.Table(
+    "ledger",
+    _metadata,
+    sa.Column("ledger_id", sa.String(36), primary_key=True),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("lost_us", sa.BigInteger),
+)
+_timelines = sa.Table(
+    "timelines",
+    _metadata,
+    sa.Column("source", sa.String(80), primary_key=True),
+    sa.Column("offset_us", sa.BigInteger, nullable=False),
+)
+_requests = sa.Table(
+    "requests",
+    _metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    sa.Column("account", sa.String(80), nullable=False),
+    sa.Column("method_class", sa.String(16), nullable=False),
+    sa.Column("ledger_us", sa.BigInteger, nullable=False),
+    sa.Column("sent_us", sa.BigInteger, nullable=False),
+    sa.Column(
+        "kind", sa.String(8), nullable=False
+    ),  # "sent", or "adopted": counted by the vendor, sent by somebody else
+    sa.Column("endpoint", sa.String(200), nullable=False),
+    sa.Column("vendor", sa.String(60), nullable=False),
+    sa.Column("stream", sa.String(120), nullable=False),
+    sa.Column("site", sa.String(120), nullable=False),
+    sa.Column("run_id", sa.String(80), nullable=False),
+    sa.Index("requests_by_window", "account", "method_class", "ledger_us"),
+    sa.Index("requests_by_instant", "sent_us"),
+    sqlite_autoincrement=True,
+)
+_buckets = sa.Table(
+    "buckets",
+    _metadata,
+    sa.Column("account", sa.String(80), primary_key=True),
+    sa.Column("method_class", sa.String(16), primary_key=True),
+    sa.Column("blocked_until_us", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("strikes", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("trusted_us", sa.BigInteger, nullable=False, server_default="0"),
+)
+_windows = sa.Table(
+    "windows",
+    _metadata,
+    sa.Column("account", sa.String(80), primary_key=True),
+    sa.Column("method_class", sa.String(16), primary_key=True),
+    sa.Column("seconds", sa.Float, primary_key=True),
+    sa.Column("request_limit", sa.Integer, nullable=False),
+    sa.Column("guard_seconds", sa.Float, nullable=False),
+)
+_refusals = sa.Table(
+    "refusals",
+    _metadata,
+    sa.Column("id", _Id, primary_key=True, autoincrement=True),
+    sa.Column("account", sa.String(80), nullable=False),
+    sa.Column("method_class", sa.String(16), nullable=False),
+    sa.Column("ledger_us", sa.BigInteger, nullable=False),
+    sa.Column("endpoint", sa.String(200), nullable=False),
+    sa.Column("retry_after_seconds", sa.Float),
+)
+_deferrals = sa.Table(
+    "deferrals",
+    _metadata,
+    sa.Column("vendor", sa.String(60), primary_key=True),
+    sa.Column("stream", sa.String(120), primary_key=True),
+    sa.Column("site", sa.String(120), primary_key=True),
+    sa.Column("first_day", sa.Date, primary_key=True),
+    sa.Column("last_day", sa.Date, primary_key=True),
+    sa.Column("resume_us", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.String(400), nullable=False),
+    sa.Column("landed_records", sa.BigInteger, nullable=False),
+    sa.Column("recorded_us", sa.BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """All a decision depends on, read in one statement of the transaction that writes it. Microseconds, ledger time."""
+
+    newest_us: int
+    nth_us: tuple[int | None, ...]
+    blocked_until_us: int
+    strikes: int
+    trusted_us: int
+    lost_us: int | None
+
+
+@lru_cache(maxsize=16)
+def _facts_query(window_count: int) -> sa.Select[Any]:
+    scope = (_requests.c.account == sa.bindparam("account")) & (
+        _requests.c.method_class == sa.bindparam("method_class")
+    )
+    bucket = (_buckets.c.account == sa.bindparam("account")) & (_buckets.c.method_class == sa.bindparam("method_class"))
+    by_stamp = sa.select(_requests.c.ledger_us).where(scope).order_by(_requests.c.ledger_us.desc()).limit(1)
+    columns = [
+        sa.select(_ledger.c.lost_us).scalar_subquery(),
+        sa.select(_buckets.c.blocked_until_us).where(bucket).scalar_subquery(),
+        sa.select(_buckets.c.strikes).where(bucket).scalar_subquery(),
+        sa.select(_buckets.c.trusted_us).where(bucket).scalar_subquery(),
+        by_stamp.scalar_subquery(),
+        *(
+            by_stamp.offset(sa.bindparam(f"offset_{i}", type_=sa.Integer)).scalar_subquery()
+            for i in range(window_count)
+        ),
+    ]
+    return sa.select(*(column.label(f"f{i}") for i, column in enumerate(columns)))
+
+
+_INSERT_REQUEST: Final = _requests.insert()
+
+
+def earliest_us(now_us: int, windows: Sequence[Window], facts: _Facts) -> int:
+    """The instant the next request may leave, by the rule of the module docstring. Pure: property-tested on its own."""
+    instants = [now_us, facts.newest_us, facts.blocked_until_us]
+    for window, nth_us in zip(windows, facts.nth_us, strict=True):
+        if nth_us is not None:
+            instants.append(nth_us + window.span_us)
+        if facts.lost_us is not None and facts.trusted_us < facts.lost_us:
+            instants.append(facts.lost_us + window.span_us)
+    return max(instants)
+
+
+# ---------------------------------------------------------------------------------------------------------- SQLite file
+
+
+class _LedgerFile:
+    """The SQLite file, and the marker beside it that tells a lost ledger from a new home.
+
+    The marker is one line of JSON (ledger id, creation instant) and one line of 20 digits: the number of the last
+    request row. The digits are rewritten in place after each commit, without a sync: they matter when the database
+    ends earlier than they say (truncated or deleted WAL, a restored backup, a power cut).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.marker = self.path.with_name(self.path.name + ".created")
+        self.inode: tuple[int, int] | None = None
+        self._marker_fd: int | None = None
+        self._digits_at = 0
+
+    def lock(self) -> FileLock:
+        """Held only while opening, creating or quarantining; the kernel frees it when its holder dies."""
+        return FileLock(self.path.with_name(self.path.name + ".lock"), timeout=_BUSY_SECONDS, mode=0o600)
+
+    def read_marker(self) -> tuple[str, int] | None:
+        """(ledger id, number of the last row), ("", 0) if it cannot be read, None if the home is new."""
+        try:
+            text = self.marker.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError):
+            return ("", 0)
+        head, _, digits = text.partition("\n")
+        try:
+            return (str(json.loads(head)["ledger_id"]), int(digits or 0))
+        except (ValueError, KeyError, TypeError):
+            return ("", 0)
+
+    def write_marker(self, ledger_id: str, created_at: datetime, last_row: int) -> None:
+        head = json.dumps({"ledger_id": ledger_id, "created_at": created_at.isoformat(timespec="seconds")})
+        temporary = self.marker.with_name(f"{self.marker.name}.{os.getpid()}.tmp")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(fd, f"{head}\n{last_row:020d}\n".encode("ascii"))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(self.marker)
+
+    def remember(self) -> None:
+        """Note which file is open, so that its replacement or removal is seen before the next decision."""
+        self.forget()
+        status = self.path.stat()
+        self.inode = (status.st_dev, status.st_ino)
+        self._marker_fd = os.open(self.marker, os.O_RDWR)
+        self._digits_at = self.marker.read_bytes().index(b"\n") + 1
+
+    def forget(self) -> None:
+        if self._marker_fd is not None:
+            os.close(self._marker_fd)
+        self._marker_fd, self.inode = None, None
+
+    def still_there(self) -> bool:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self.inode
+
+    def note_last_row(self, row: int) -> None:
+        if self._marker_fd is None:
+            return
+        known = os.pread(self._marker_fd, 20, self._digits_at)
+        if not known.isdigit() or int(known) < row:
+            os.pwrite(self._marker_fd, b"%020d" % row, self._digits_at)
+
+    def quarantine(self, at: datetime) -> None:
+        """Move the database and its -wal and -shm aside. They are kept for a person to look at."""
+        suffix = f".corrupt-{at:%Y%m%dT%H%M%S%fZ}"
+        for part in ("", "-wal", "-shm"):
+            source = self.path.with_name(self.path.name + part)
+            if source.exists():
+                source.replace(source.with_name(source.name + suffix))
+
+    def create_private(self) -> None:
+        """An empty file of mode 0600 before SQLite opens it: its -wal and -shm inherit the mode."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _sqlite_engine(path: Path) -> sa.Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        poolclass=sa.pool.QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_reset_on_return=None,
+        hide_parameters=True,
+        connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver must not start transactions by itself: ours are IMMEDIATE
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: sa.Connection) -> None:
+        mode = connection.get_execution_options().get("ledger_mode", "read")
+        if mode == "read":
+            connection.exec_driver_sql("BEGIN")
+            return
+        wanted = "NORMAL" if mode == "quick" else "FULL"
+        if connection.info.get("synchronous") != wanted:
+            connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
+            connection.info["synchronous"] = wanted
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _server_engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.engine.make_url(url)
+        if parsed.get_backend_name() != "postgresql":
+            raise ConfigurationError(
+                "the ledger can live in an SQLite file or in Postgres, nothing else",
+                next_step="set ANALYTICS_PLATFORM_DATABASE_URL to postgresql+psycopg2://… or leave it unset.",
+            )
+        return sa.create_engine(url, pool_size=2, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
+    except (SQLAlchemyError, NoSuchModuleError, ImportError):
+        # The URL may hold a password: neither it nor the cause is shown.
+        raise ConfigurationError(
+            "the ledger's database URL cannot be used (malformed, or its driver is not installed)",
+            next_step="check ANALYTICS_PLATFORM_DATABASE_URL, for example postgresql+psycopg2://user@host/db.",
+        ) from None
+
+
+def _says_unusable(error: DBAPIError) -> bool:
+    """Whether SQLite says the file is no ledger (any more), as opposed to busy, full or read-only."""
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "no such table" in str(error.orig)
+
+
+def _storage_error(error: DBAPIError) -> StorageError:
+    name = str(getattr(error.orig, "sqlite_errorname", "")) or type(error.orig).__name__
+    reasons = {
+        "SQLITE_FULL": ("the disk is full", "free some space; nothing was sent."),
+        "SQLITE_READONLY": ("its file or folder is read-only", "give this user write access to the data home."),
+        "SQLITE_CANTOPEN": ("its file cannot be opened", "check that the data home exists and belongs to this user."),
+        "SQLITE_BUSY": (
+            f"another process held it for {_BUSY_SECONDS} s",
+            "look for a stopped or hanging analytics-platform process; nothing was sent.",
+        ),
+    }
+    for prefix, (reason, next_step) in reasons.items():
+        if name.startswith(prefix):
+            return StorageError(f"the request ledger cannot be written: {reason}", next_step=next_step)
+    return StorageError(
+        f"the request ledger cannot be used ({name})", next_step="check the disk and the data home; nothing was sent."
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- ledger
+
+
+class Ledger:
+    """One per process and data home; thread-safe. See the module docstring for what it promises.
+
+    Every method raises StorageError where the database cannot be read or written: then nothing may be sent.
+    """
+
+    def __init__(self, *, file: _LedgerFile | None, url: str, clock: Clock) -> None:
+        self._file = file
+        self._url = url
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._engine: sa.Engine | None = None
+        self._offset_us = 0
+        self._pid = os.getpid()
+        self._struck: set[tuple[str, str]] = set()
+
+    @classmethod
+    def open(cls, url_or_path: str | Path, clock: Clock | None = None) -> Self:
+        """Open or create: a path (or `sqlite:///path`) is a file, `postgresql+psycopg2://…` is for several hosts."""
+        text = str(url_or_path)
+        clock = clock or SystemClock()
+        if text.startswith("sqlite:///"):
+            text = text.removeprefix("sqlite:///")
+        if "://" in text:
+            ledger = cls(file=None, url=text, clock=clock)
+        else:
+            ledger = cls(file=_LedgerFile(Path(text)), url="", clock=clock)
+        with ledger._lock:
+            ledger._connect()
+        return ledger
+
+    def close(self) -> None:
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+            if self._file is not None:
+                self._file.forget()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------------- decisions
+
+    def acquire(
+        self,
+        account: str,
+        method_class: str,
+        windows: Sequence[Window],
+        endpoint: str,
+        *,
+        cost: int = 1,
+        max_wait_seconds: float = 2.0,
+        keep_free: int = 0,
+        work: Spending | None = None,
+    ) -> datetime:
+        """Write down `cost` requests and return when they may leave, having slept until then: the caller sends at once.
+
+        Args:
+            account: from `account_key`.
+            method_class: the bucket the vendor counts in.
+            windows: all limits of that bucket.
+            endpoint: stable label ("GET /api/v1/events"), no ids.
+            cost: how many requests the vendor will count.
+            max_wait_seconds: longest sleep; a slot further away raises.
+            keep_free: leave this many requests of windows longer than a minute to others (the reserve).
+            work: what the requests are for, in the request log.
+
+        Raises:
+            QuotaExhausted: no slot within `max_wait_seconds`; nothing was written, nothing may be sent before
+                `resume_at`.
+            StorageError: the ledger cannot be written.
+        """
+        offsets = [_offset(window, cost=cost, keep_free=keep_free) for window in windows]
+        binds = {"account": account, "method_class": method_class}
+        binds_with_offsets = binds | {f"offset_{i}": offset for i, offset in enumerate(offsets)}
+        label = work or Spending()
+        row = binds | {
+            "kind": "sent",
+            "endpoint": endpoint[:200],
+            "vendor": account.partition(":")[0],
+            "stream": label.stream,
+            "site": label.site,
+            "run_id": label.run_id,
+        }
+
+        def decide(connection: sa.Connection) -> tuple[int, datetime, int, int | None]:
+            self._serialise(connection, account, method_class)
+            facts = self._facts(connection, len(windows), binds_with_offsets)
+            now_us, wall = self._now_us(), self._clock.now()
+            leave_us = earliest_us(now_us, windows, facts)
+            wait_us = leave_us - now_us
+            if wait_us > max_wait_seconds * _US:
+                return wait_us, wall, facts.strikes, None
+            stamped = row | {"ledger_us": leave_us, "sent_us": _to_us(wall) + wait_us}
+            inserted = connection.execute(_INSERT_REQUEST, stamped).inserted_primary_key
+            if cost > 1:
+                connection.execute(_INSERT_REQUEST, [stamped] * (cost - 1))
+            return wait_us, wall, facts.strikes, (inserted[0] if inserted else 0) + cost - 1
+
+        synced = any(window.seconds > _SYNCED_FROM_SECONDS for window in windows)
+        wait_us, wall, strikes, last_row = self._run(decide, mode="durable" if synced else "quick")
+        leave_at = wall + timedelta(microseconds=wait_us)
+        if last_row is None:
+            raise _exhausted(account, method_class, endpoint, leave_at, windows)
+        if strikes:
+            self._struck.add((account, method_class))
+        if self._file is not None:
+            self._file.note_last_row(last_row)
+        if wait_us > 0:
+            self._clock.sleep(wait_us / _US)
+            self._still_allowed(account, method_class, endpoint, windows)
+        return leave_at
+
+    def _still_allowed(self, account: str, method_class: str, endpoint: str, windows: Sequence[Window]) -> None:
+        """After a sleep: somebody else may have met a 429 meanwhile. The slot stays spent, nothing is sent."""
+
+        def read(connection: sa.Connection) -> int:
+            found = connection.execute(
+                sa.select(_buckets.c.blocked_until_us).where(
+                    _buckets.c.account == account, _buckets.c.method_class == method_class
+                )
+            ).scalar()
+            return int(found or 0) - self._now_us()
+
+        blocked_us = self._run(read, mode="read")
+        if blocked_us > 0:
+            resume_at = self._clock.now() + timedelta(microseconds=blocked_us)
+            raise _exhausted(account, method_class, endpoint, resume_at, windows)
+
+    def learn(
+        self,
+        account: str,
+        method_class: str,
+        windows: Sequence[Window],
+        *,
+        endpoint: str,
+        status: int,
+        retry_after_seconds: float | None = None,
+    ) -> datetime | None:
+        """Take in an answer. A 429 blocks the bucket; returns until when (None for any other answer).
+
+        The block lasts `retry_after_seconds` where that is positive and at most a day (or the longest window), else
+        the longest window (D2, D3). A 429 that comes after a block was obeyed doubles it, up to an hour: with only
+        a per-second limit known, an undocumented longer one is found without hammering. Any other answer below 500
+        ends the doubling.
+        """
+        if status != 429:
+            if status < 500 and (account, method_class) in self._struck:
+                self._struck.discard((account, method_class))
+                self._run(lambda c: self._update_bucket(c, account, method_class, strikes=0), mode="quick")
+            return None
+        longest_seconds = max(window.span_us for window in windows) / _US
+        trusted_seconds = max(_LONGEST_TRUSTED_RETRY_AFTER_SECONDS, longest_seconds)
+
+        def block(connection: sa.Connection) -> int:
+            self._serialise(connection, account, method_class)
+            now_us = self._now_us()
+            known = self._bucket(connection, account, method_class)
+            # Several requests in flight meet the same refusal: one strike, not ten.
+            new_episode = now_us >= known.blocked_until_us
+            seconds = min(longest_seconds * 2**known.strikes, max(longest_seconds, _LONGEST_ESCALATION_SECONDS))
+            if retry_after_seconds is not None and 0 < retry_after_seconds <= trusted_seconds:
+                seconds = retry_after_seconds
+            until_us = max(known.blocked_until_us, now_us + math.ceil(seconds * _US))
+            strikes = min(known.strikes + new_episode, 20)
+            self._update_bucket(connection, account, method_class, blocked_until_us=until_us, strikes=strikes)
+            connection.execute(
+                _refusals.insert(),
+                {
+                    "account": account,
+                    "method_class": method_class,
+                    "ledger_us": now_us,
+                    "endpoint": endpoint[:200],
+                    "retry_after_seconds": retry_after_seconds,
+                },
+            )
+            return int(until_us - now_us)
+
+        blocked_us = self._run(block, mode="durable")
+        self._struck.add((account, method_class))
+        until = self._clock.now() + timedelta(microseconds=blocked_us)
+        logger.warning(
+            "%s answered 429 to %s; no %s request before %s", account, endpoint, method_class, _minute(until)
+        )
+        return until
+
+    def adopt_usage(self, account: str, method_class: str, used: int) -> None:
+        """Believe the vendor's own count of its current (longest declared) window.
+
+        More than we counted: the difference is somebody else's and is counted as sent now. A loss or a guessed
+        block ends, because the true figure is known. Fewer than we counted changes nothing: the vendor's window may
+        be a fixed one that has just begun, and a sliding count is safe for both.
+        """
+        if used < 0:
+            raise ValueError("a vendor cannot have counted fewer than 0 requests")
+
+        def adopt(connection: sa.Connection) -> None:
+            self._serialise(connection, account, method_class)
+            declared = self._declared(connection, account)
+            windows = declared.get(method_class) or declared.get("*", ())
+            window = max(windows, key=_by_seconds, default=None)
+            if window is None:
+                raise ConfigurationError(f"no window is declared for {method_class} of {account}")
+            now_us = self._now_us()
+            inside = (
+                (_requests.c.account == account)
+                & (_requests.c.method_class == method_class)
+                & (_requests.c.ledger_us > now_us - window.span_us)
+            )
+            connection.execute(_requests.delete().where(inside & (_requests.c.kind == "adopted")))
+            own = int(connection.execute(sa.select(sa.func.count()).select_from(_requests).where(inside)).scalar_one())
+            foreign = max(0, min(used, window.limit) - own)
+            if foreign:
+                row = {"account": account, "method_class": method_class, "ledger_us": now_us, "kind": "adopted"}
+                row |= {"sent_us": _to_us(self._clock.now()), "endpoint": "", "vendor": account.partition(":")[0]}
+                row |= {"stream": "", "site": "", "run_id": ""}
+                connection.execute(_INSERT_REQUEST, [row] * foreign)
+            known = self._bucket(connection, account, method_class)
+            blocked_until_us = known.blocked_until_us if used >= window.limit else 0
+            self._update_bucket(
+                connection, account, method_class, trusted_us=now_us, blocked_until_us=blocked_until_us, strikes=0
+            )
+
+        self._run(adopt, mode="durable")
+
+    def declare(self, policy: QuotaPolicy) -> None:
+        """Keep a policy's limits in the ledger, so that status screens know them without building a vendor."""
+        rows = [
+            {
+                "account": policy.account,
+                "method_class": method_class,
+                "seconds": window.seconds,
+                "request_limit": window.limit,
+                "guard_seconds": window.guard_seconds,
+            }
+            for method_class, windows in policy.windows.items()
+            for window in windows
+        ]
+
+        def write(connection: sa.Connection) -> None:
+            connection.execute(_windows.delete().where(_windows.c.account == policy.account))
+            connection.execute(_windows.insert(), rows)
+
+        known = self._run(lambda c: self._declared(c, policy.account), mode="read")
+        if {k: tuple(sorted(v, key=_by_seconds)) for k, v in policy.windows.items()} != known:
+            self._run(write, mode="durable")
+
+    # ------------------------------------------------------------------------------------------------------- questions
+
+    def accounts(self) -> tuple[str, ...]:
+        """Every account a policy was declared for."""
+
+        def read(connection: sa.Connection) -> tuple[str, ...]:
+            return tuple(
+                connection.execute(sa.select(_windows.c.account).distinct().order_by(_windows.c.account)).scalars()
+            )
+
+        return self._run(read, mode="read")
+
+    def usage(self, account: str) -> tuple[WindowUsage, ...]:
+        """Each window of an account as it stands now, shortest first within a class; costs no request."""
+
+        def read(connection: sa.Connection) -> tuple[WindowUsage, ...]:
+            declared = self._declared(connection, account)
+            each = declared.pop("*", ())
+            if each:
+                seen = sa.select(_requests.c.method_class).where(_requests.c.account == account).distinct()
+                declared |= {verb: each for verb in connection.execute(seen).scalars() if verb not in declared}
+            return tuple(
+                self._window_usage(connection, account, method_class, window)
+                for method_class, windows in sorted(declared.items())
+                for window in windows
+            )
+
+        return self._run(read, mode="read")
+
+    def _window_usage(self, connection: sa.Connection, account: str, method_class: str, window: Window) -> WindowUsage:
+        binds = {"account": account, "method_class": method_class, "offset_0": window.limit - 1}
+        facts = self._facts(connection, 1, binds)
+        now_us, wall = self._now_us(), self._clock.now()
+        since_us = now_us - window.span_us
+
+        def count(table: sa.Table) -> int:
+            query = sa.select(sa.func.count()).select_from(table)
+            inside = (table.c.account == account, table.c.method_class == method_class, table.c.ledger_us > since_us)
+            return int(connection.execute(query.where(*inside)).scalar_one())
+
+        def instant(us: int) -> datetime | None:
+            return wall + timedelta(microseconds=us - now_us) if us > now_us else None
+
+        lost_until_us = 0
+        if facts.lost_us is not None and facts.trusted_us < facts.lost_us:
+            lost_until_us = facts.lost_us + window.span_us
+        spent = lost_until_us > now_us or facts.blocked_until_us > now_us
+        used = window.limit if lost_until_us > now_us else count(_requests)
+        resets_us = max(
+            lost_until_us, facts.blocked_until_us, facts.newest_us + window.span_us if facts.newest_us else 0
+        )
+        return WindowUsage(
+            account=account,
+            method_class=method_class,
+            limit=window.limit,
+            window_seconds=window.seconds,
+            used=used,
+            remaining=0 if spent else max(0, window.limit - used),
+            next_slot_at=instant(earliest_us(now_us, (window,), facts)),
+            resets_at=instant(resets_us),
+            blocked_until=instant(facts.blocked_until_us),
+            refused=count(_refusals),
+        )
+
+    def requests_by_endpoint(self, account: str, since: datetime) -> dict[str, int]:
+        """Requests sent by us on an account since an instant (wall clock), by endpoint label."""
+
+        def read(connection: sa.Connection) -> dict[str, int]:
+            query = (
+                sa.select(_requests.c.endpoint, sa.func.count())
+                .where(_requests.c.account == account, _requests.c.kind == "sent", _requests.c.sent_us >= _to_us(since))
+                .group_by(_requests.c.endpoint)
+                .order_by(_requests.c.endpoint)
+            )
+            return {str(endpoint): int(requests) for endpoint, requests in connection.execute(query)}
+
+        return self._run(read, mode="read")
+
+    def spent(
+        self,
+        *,
+        vendor: str | None = None,
+        stream: str | None = None,
+        site: str | None = None,
+        run_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[Spent, ...]:
+        """Requests spent, grouped by vendor, stream, site and endpoint; `since` inclusive, `until` exclusive."""
+        wanted = {"vendor": vendor, "stream": stream, "site": site, "run_id": run_id}
+
+        def read(connection: sa.Connection) -> tuple[Spent, ...]:
+            group = (_requests.c.vendor, _requests.c.stream, _requests.c.site, _requests.c.endpoint)
+            query = (
+                sa.select(*group, sa.func.count()).where(_requests.c.kind == "sent").group_by(*group).order_by(*group)
+            )
+            for name, value in wanted.items():
+                if value is not None:
+                    query = query.where(_requests.c[name] == value)
+            if since is not None:
+                query = query.where(_requests.c.sent_us >= _to_us(since))
+            if until is not None:
+                query = query.where(_requests.c.sent_us < _to_us(until))
+            return tuple(
+                Spent(vendor=row[0], stream=row[1], site=row[2], endpoint=row[3], requests=row[4])
+                for row in connection.execute(query)
+            )
+
+        return self._run(read, mode="read")
+
+    # ------------------------------------------------------------------------------------------------------- deferrals
+
+    def defer(
+        self,
+        *,
+        vendor: str,
+        stream: str,
+        site: str,
+        first_day: date,
+        last_day: date,
+        resume_at: datetime,
+        reason: str,
+        landed_records: int = 0,
+    ) -> None:
+        """Remember work to resume. Replaces whatever was deferred for the same days of the same stream and site."""
+        if last_day < first_day:
+            raise ValueError(f"the deferred range ends before it starts: {first_day} to {last_day}")
+        row = {"vendor": vendor, "stream": stream, "site": site, "first_day": first_day, "last_day": last_day}
+        row |= {"resume_us": _to_us(resume_at), "reason": reason[:400], "landed_records": landed_records}
+        row |= {"recorded_us": _to_us(self._clock.now())}
+
+        def write(connection: sa.Connection) -> None:
+            self._serialise(connection, vendor, "deferrals")
+            self._cut_out(connection, vendor, stream, site, first_day, last_day)
+            connection.execute(_deferrals.insert(), row)
+
+        self._run(write, mode="durable")
+
+    def clear(
+        self, *, vendor: str, stream: str, site: str, first_day: date | None = None, last_day: date | None = None
+    ) -> None:
+        """Forget deferrals for days that are done (no days: all). A longer deferral keeps its other days."""
+
+        def write(connection: sa.Connection) -> None:
+            self._serialise(connection, vendor, "deferrals")
+            self._cut_out(connection, vendor, stream, site, first_day or date.min, last_day or date.max)
+
+        self._run(write, mode="durable")
+
+    def deferrals(self) -> tuple[Deferral, ...]:
+        """All deferred work, newest day first."""
+        return self._run(lambda c: tuple(_read_deferrals(c, sa.true())), mode="read")
+
+    def due(self, now: datetime) -> tuple[Deferral, ...]:
+        """Deferred work whose time has come, newest day first (DESIGN section 3)."""
+        return self._run(lambda c: tuple(_read_deferrals(c, _deferrals.c.resume_us <= _to_us(now))), mode="read")
+
+    @staticmethod
+    def _cut_out(
+        connection: sa.Connection, vendor: str, stream: str, site: str, first_day: date, last_day: date
+    ) -> None:
+        touched = (
+            (_deferrals.c.vendor == vendor)
+            & (_deferrals.c.stream == stream)
+            & (_deferrals.c.site == site)
+            & (_deferrals.c.first_day <= last_day)
+            & (_deferrals.c.last_day >= first_day)
+        )
+        rows = [dict(row) for row in connection.execute(sa.select(_deferrals).where(touched)).mappings()]
+        connection.execute(_deferrals.delete().where(touched))
+        for row in rows:
+            if row["first_day"] < first_day:
+                connection.execute(_deferrals.insert(), row | {"last_day": first_day - timedelta(days=1)})
+            if row["last_day"] > last_day:
+                connection.execute(_deferrals.insert(), row | {"first_day": last_day + timedelta(days=1)})
+
+    # ---------------------------------------------------------------------------------------------- inside transactions
+
+    def _facts(self, connection: sa.Connection, window_count: int, binds: Mapping[str, object]) -> _Facts:
+        row = connection.execute(_facts_query(window_count), binds).one()
+        lost_us, blocked_until_us, strikes, trusted_us, newest_us = row[:5]
+        return _Facts(newest_us or 0, tuple(row[5:]), blocked_until_us or 0, strikes or 0, trusted_us or 0, lost_us)
+
+    def _declared(self, connection: sa.Connection, account: str) -> dict[str, tuple[Window, ...]]:
+        found: dict[str, tuple[Window, ...]] = {}
+        query = sa.select(_windows).where(_windows.c.account == account).order_by(_windows.c.seconds)
+        for row in connection.execute(query):
+            window = Window(row.request_limit, row.seconds, row.guard_seconds)
+            found[row.method_class] = (*found.get(row.method_class, ()), window)
+        return found
+
+    def _bucket(self, connection: sa.Connection, account: str, method_class: str) -> Any:
+        mine = (_buckets.c.account == account) & (_buckets.c.method_class == method_class)
+        found = connection.execute(sa.select(_buckets).where(mine)).one_or_none()
+        if found is None:
+            connection.execute(_buckets.insert(), {"account": account, "method_class": method_class})
+            found = connection.execute(sa.select(_buckets).where(mine)).one()
+        return found
+
+    @staticmethod
+    def _update_bucket(connection: sa.Connection, account: str, method_class: str, **values: int) -> None:
+        mine = (_buckets.c.account == account) & (_buckets.c.method_class == method_class)
+        connection.execute(_buckets.update().where(mine).values(**values))
+
+    def _serialise(self, connection: sa.Connection, account: str, method_class: str) -> None:
+        """SQLite is already serial (BEGIN IMMEDIATE). Postgres: one decision at a time per bucket, freed at commit."""
+        if connection.dialect.name == "postgresql":
+            digest = hashlib.blake2b(f"{account}/{method_class}".encode(), digest_size=8).digest()
+            key = int.from_bytes(digest, "big", signed=True)
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+    # ------------------------------------------------------------------------------------------------ time and database
+
+    def _now_us(self) -> int:
+        return self._offset_us + math.floor(self._clock.monotonic() * _US)
+
+    def _run(self, work: Callable[[sa.Connection], _T], *, mode: Literal["read", "quick", "durable"]) -> _T:
+        """One transaction. `work` touches only the database, so that it may run again after the file was replaced."""
+        with self._lock:
+            for last_attempt in (False, True):
+                try:
+                    engine = self._checked_engine()
+                    with engine.connect().execution_options(ledger_mode=mode) as connection, connection.begin():
+                        return work(connection)
+                except DBAPIError as error:
+                    if last_attempt or self._file is None or not _says_unusable(error):
+                        raise _storage_error(error) from error
+                    self._connect()
+                except OSError as error:
+                    raise _os_error(error) from error
+            raise AssertionError("unreachable")
+
+    def _checked_engine(self) -> sa.Engine:
+        """The engine, reopened after a fork, a close, or when somebody removed or replaced the file under us."""
+        forked = self._pid != os.getpid()
+        gone = self._file is not None and not self._file.still_there()
+        if self._engine is None or forked or gone:
+            if forked and self._engine is not None:
+                self._engine.dispose(close=False)
+                self._engine = None
+            self._connect()
+        if self._engine is None:
+            raise AssertionError("unreachable")
+        return self._engine
+
+    def _connect(self) -> None:
+        """(Re)open, and notice a new home or a loss. Raises StorageError."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+        self._pid = os.getpid()
+        try:
+            if self._file is None:
+                engine = _server_engine(self._url)
+                with engine.begin() as connection:
+                    self._serialise(connection, "ledger", "create")
+                    self._prepare(connection)
+                self._engine = engine
+            else:
+                self._engine = self._open_file(self._file)
+        except DBAPIError as error:
+            raise _storage_error(error) from error
+        except Timeout as error:
+            raise StorageError(
+                f"another process has been opening the request ledger for {_BUSY_SECONDS} s",
+                next_step="look for a stopped or hanging analytics-platform process.",
+            ) from error
+        except OSError as error:
+            raise _os_error(error) from error
+
+    def _open_file(self, file: _LedgerFile) -> sa.Engine:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        with file.lock():
+            marker = file.read_marker()
+            empty = not file.path.exists() or file.path.stat().st_size == 0
+            state, last_row, ledger_id = ("empty", 0, "") if empty else _inspect(file.path)
+            lost = ""
+            if state == "unusable" or (state == "empty" and marker is not None):
+                lost = "cannot be read" if state == "unusable" else "is missing"
+                file.quarantine(self._clock.now())
+            elif state == "sound" and marker is not None and marker[0]:
+                if marker[0] != ledger_id:
+                    lost = "is another one than this home's"
+                elif marker[1] > last_row:
+                    lost = f"ends at request {last_row} of {marker[1]}"
+            file.create_private()
+            engine = _sqlite_engine(file.path)
+            with engine.connect().execution_options(ledger_mode="durable") as connection, connection.begin():
+                ledger_id = self._prepare(connection)
+                if lost:
+                    connection.execute(_ledger.update().values(lost_us=self._now_us()))
+            if lost or marker is None or not marker[0]:
+                file.write_marker(ledger_id, self._clock.now(), last_row)
+            file.remember()
+        if lost:
+            logger.error("the request ledger %s: every quota window counts as spent, for one window from now", lost)
+        return engine
+
+    def _prepare(self, connection: sa.Connection) -> str:
+        """Create what is missing, join the time line, drop what is too old to matter. Returns the ledger's id."""
+        _metadata.create_all(connection)
+        wall_us = _to_us(self._clock.now())
+        ledger_id = connection.execute(sa.select(_ledger.c.ledger_id)).scalar()
+        if ledger_id is None:
+            ledger_id = str(uuid.uuid4())
+            connection.execute(_ledger.insert(), {"ledger_id": ledger_id, "schema_version": 1, "created_us": wall_us})
+        self._join_time_line(connection, wall_us)
+        too_old_us = self._now_us() - _KEEP_DAYS * 86_400 * _US
+        connection.execute(_requests.delete().where(_requests.c.ledger_us < too_old_us))
+        connection.execute(_refusals.delete().where(_refusals.c.ledger_us < too_old_us))
+        return str(ledger_id)
+
+    def _join_time_line(self, connection: sa.Connection, wall_us: int) -> None:
+        source = _time_source(self._clock)
+        monotonic_us = math.floor(self._clock.monotonic() * _US)
+        known = connection.execute(sa.select(_timelines.c.offset_us).where(_timelines.c.source == source)).scalar()
+        if known is None:
+            newest = connection.execute(
+                sa.select(_requests.c.ledger_us, _requests.c.sent_us).order_by(_requests.c.id.desc()).limit(1)
+            ).one_or_none()
+            lost_us = connection.execute(sa.select(_ledger.c.lost_us)).scalar()
+            now_us = newest.ledger_us + max(0, wall_us - newest.sent_us) if newest else max(wall_us, lost_us or 0)
+            known = now_us - monotonic_us
+            connection.execute(_timelines.insert(), {"source": source, "offset_us": known})
+        self._offset_us = int(known)
+
+
+def _inspect(path: Path) -> tuple[Literal["sound", "unusable", "empty"], int, str]:
+    """(state, number of the last request row, ledger id) of a file that may be anything."""
+    engine = _sqlite_engine(path)
+    try:
+        with engine.connect() as connection, connection.begin():
+            if connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() != "ok":
+                return ("unusable", 0, "")
+            if not connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar():
+                return ("empty", 0, "")
+            ledger_id = connection.execute(sa.select(_ledger.c.ledger_id)).scalar()
+            last_row = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'requests'").scalar()
+            return ("sound", int(last_row or 0), str(ledger_id)) if ledger_id else ("unusable", 0, "")
+    except DBAPIError as error:
+        if _says_unusable(error):
+            return ("unusable", 0, "")
+        raise
+    finally:
+        engine.dispose()
+
+
+@lru_cache(maxsize=1)
+def _boot_id() -> str:
+    """What identifies this boot of this machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _time_source(clock: Clock) -> str:
+    """Processes with the same source share a monotonic clock. A test's clock, or an unknown system's, stands alone."""
+    boot = _boot_id() if type(clock) is SystemClock else ""
+    return f"boot:{boot}" if boot else f"alone:{uuid.uuid4()}"
+
+
+def _offset(window: Window, *, cost: int, keep_free: int) -> int:
+    """How many newest rows may stay inside the window when `cost` more join them."""
+    limit = window.limit - (keep_free if window.seconds > _SYNCED_FROM_SECONDS else 0)
+    if not 1 <= cost <= limit:
+        raise ConfigurationError(
+            f"{cost} requests at once can never fit {limit} of {window.limit} requests in {window.seconds:g} s",
+            next_step="raise the plan's limit, or lower the reserve.",
+        )
+    return limit - cost
+
+
+def _exhausted(
+    account: str, method_class: str, endpoint: str, resume_at: datetime, windows: Iterable[Window]
+) -> QuotaExhausted:
+    limits = ", ".join(f"{w.limit} in {w.seconds:g} s" for w in windows)
+    return QuotaExhausted(
+        f"no {method_class} request is left in the quota ({limits})",
+        next_step=f"nothing: the work resumes by itself at {_minute(resume_at)}.",
+        where=Where(vendor=account.partition(":")[0], endpoint=endpoint),
+        resume_at=resume_at,
+    )
+
+
+def _os_error(error: OSError) -> StorageError:
+    return StorageError(
+        f"the request ledger cannot be used: {error.strerror or type(error).__name__}",
+        next_step="check that the data home exists, has space and belongs to this user; nothing was sent.",
+    )
+
+
+def _read_deferrals(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> Iterator[Deferral]:
+    order = (_deferrals.c.last_day.desc(), _deferrals.c.vendor, _deferrals.c.stream, _deferrals.c.site)
+    for row in connection.execute(sa.select(_deferrals).where(condition).order_by(*order)):
+        yield Deferral(
+            vendor=row.vendor,
+            stream=row.stream,
+            site=row.site,
+            first_day=row.first_day,
+            last_day=row.last_day,
+            resume_at=_from_us(row.resume_us),
+            reason=row.reason,
+            landed_records=row.landed_records,
+            recorded_at=_from_us(row.recorded_us),
+        )
+
+
+def _by_seconds(window: Window) -> float:
+    return window.seconds
+
+
+def _to_us(instant: datetime) -> int:
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def _from_us(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def _minute(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+
+
+# ------------------------------------------------------------------------------------------------------------ meter
+
+
+@dataclass(frozen=True)
+class AccountMeter:
+    """The `Meter` of `core.http` for one vendor account: asks the ledger before each attempt, tells it each answer.
+
+    Args:
+        ledger, policy: where requests are counted, and against what.
+        max_wait_seconds: longest sleep for a slot; long enough that ten connections share five requests a second,
+            and short enough that an hourly limit always raises QuotaExhausted instead.
+        work: label for requests made outside a `spending(...)` block.
+    """
+
+    ledger: Ledger
+    policy: QuotaPolicy
+    max_wait_seconds: float = 5.0
+    work: Spending = field(default_factory=Spending)
+
+    def __post_init__(self) -> None:
+        self.ledger.declare(self.policy)
+
+    def labelled(self, work: Spending) -> AccountMeter:
+        """The same meter with another default label."""
+        return replace(self, work=work)
+
+    def acquire(self, *, method: str, endpoint: str) -> None:
+        """Before every attempt. May sleep up to `max_wait_seconds`; raises QuotaExhausted, StorageError."""
+        method_class = self.policy.method_class(method)
+        work = _spending.get() or self.work
+        self.ledger.acquire(
+            self.policy.account,
+            method_class,
+            self.policy.windows_for(method_class),
+            endpoint,
+            max_wait_seconds=self.max_wait_seconds,
+            keep_free=self.policy.reserve if work.backfill else 0,
+            work=work,
+        )
+
+    def learn(self, *, method: str, endpoint: str, status: int, retry_after_seconds: float | None) -> None:
+        """After every answer."""
+        method_class = self.policy.method_class(method)
+        self.ledger.learn(
+            self.policy.account,
+            method_class,
+            self.policy.windows_for(method_class),
+            endpoint=endpoint,
+            status=status,
+            retry_after_seconds=retry_after_seconds,
+        )

@@ -1,0 +1,131 @@
+"""Dagster resources: the platform's own stores, and the shape every vendor's resource has.
+
+Belongs here: opening landing, lake and ledger from settings; the abstract vendor resource; secrets as environment variables.
+Does not belong here: any vendor's credentials or hosts (`vendors/<v>/resource.py`), asset bodies (`core.ingest`).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Any, Final
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.errors import ConfigurationError, MissingCredentials, Where
+from analytics_platform.core.lake import Lake
+from analytics_platform.core.landing import Landing
+from analytics_platform.core.quota import Ledger, Window
+from analytics_platform.settings import Settings, load_settings
+
+__all__ = [
+    "POLITE_WAIT_SECONDS",
+    "PlatformResource",
+    "VendorResource",
+    "open_ledger",
+    "polite_windows",
+    "secret_variable",
+]
+
+
+def secret_variable(name: str) -> Any:  # str to the type checker, an EnvVar reference to Dagster
+    """A secret by the name of its environment variable, so that the UI and the event log only ever hold the name.
+
+    Dagster refuses to start a run when a referenced variable is unset, which would take the other vendors down with it; an unset
+    variable is therefore an empty value here, and the vendor's resource raises MissingCredentials with every name at once.
+    """
+    return dg.EnvVar(name) if os.environ.get(name) else ""
+
+
+def open_ledger(settings: Settings, clock: Clock | None = None) -> Ledger:
+    """The request ledger: the database named by the environment, else the home's SQLite file."""
+    if settings.database_url:
+        return Ledger.open(settings.database_url, clock or SystemClock())
+    settings.home.ledger.parent.mkdir(parents=True, exist_ok=True)
+    return Ledger.open(settings.home.ledger, clock or SystemClock())
+
+
+POLITE_WAIT_SECONDS: Final = 65.0
+"""Longest sleep for a slot of a per-minute limit of our own choosing: just over one window."""
+
+
+def polite_windows(
+    ids: Mapping[str, str], default: Mapping[str, tuple[Window, ...]]
+) -> Mapping[str, tuple[Window, ...]]:
+    """Windows of a vendor that publishes no limit: `requests_per_minute` of the site's block, else the polite default.
+
+    Raises:
+        ConfigurationError: not a whole number above zero.
+    """
+    chosen = ids.get("requests_per_minute")
+    if chosen is None:
+        return default
+    if not chosen.isdecimal() or int(chosen) < 1:
+        raise ConfigurationError(f"requests_per_minute is {chosen!r}.", "Give a whole number above zero in sites.yaml.")
+    return {"any": (Window(int(chosen), 60.0),)}
+
+
+@lru_cache(maxsize=8)
+def _shared_ledger(url_or_path: str) -> Ledger:
+    return open_ledger(load_settings())
+
+
+class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic only for IO managers
+    """Landing, lake, ledger and settings of one ANALYTICS_PLATFORM_HOME."""
+
+    _clock: Clock = PrivateAttr(default_factory=SystemClock)
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings()
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
+    @property
+    def landing(self) -> Landing:
+        return Landing(self.settings.home.landing, clock=self._clock)
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.settings.home.lake)
+
+    @property
+    def ledger(self) -> Ledger:
+        """One ledger object a process and home; the file or server behind it is shared by all."""
+        settings = self.settings
+        return _shared_ledger(settings.database_url or str(settings.home.ledger))
+
+
+class VendorResource(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # as above
+    """One vendor's connection settings. Subclasses hold `base_url` and secrets as fields given by `secret_variable`."""
+
+    @property
+    @abstractmethod
+    def vendor(self) -> str:
+        """The vendor's folder name."""
+
+    @abstractmethod
+    def missing_variables(self, ids: Mapping[str, str]) -> tuple[str, ...]:
+        """Environment variables a site with these ids needs and does not have; empty when the vendor is on."""
+
+    @abstractmethod
+    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[Any]:
+        """The vendor's client for a site, metered by the ledger. Call `require` first."""
+
+    def require(self, ids: Mapping[str, str]) -> None:
+        """Raises MissingCredentials naming every missing variable at once."""
+        missing = self.missing_variables(ids)
+        if missing:
+            raise MissingCredentials(
+                f"{self.vendor} is off: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set.",
+                f"Set {'it' if len(missing) == 1 else 'them'} (see .env.example and vendors/{self.vendor}/README.md), or remove "
+                f"{self.vendor} from the site in sites.yaml. The other vendors are not affected.",
+                Where(vendor=self.vendor),
+            )

@@ -1,0 +1,78 @@
+"""What a vendor folder offers the platform: streams that yield pages, and what they are told to fetch.
+
+Belongs here: the value types between `vendors/<v>/streams.py` and `core.ingest`.
+Does not belong here: HTTP, files, Dagster, any vendor's name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Literal, Protocol
+
+from analytics_platform.core.paging import Page
+from analytics_platform.core.tables import TableSpec
+
+__all__ = ["Extraction", "LakeReader", "Span", "Stream"]
+
+Span = Literal["range", "day", "snapshot"]
+
+
+class LakeReader(Protocol):
+    """Read access to lake tables a stream depends on, as views named `<vendor>.<table>` (anchors already excluded)."""
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of one SELECT; values are bound, never formatted into the text."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """One request to a stream: this site, these days, and what is already paid for.
+
+    Args:
+        site_key: partition key of the site.
+        ids: the vendor's block of sites.yaml for the site (wid, domain_id, site_code, product_id, samples …).
+        timezone: IANA zone of the site.
+        first_day, last_day: inclusive, in the table's day basis. For span "day" and "snapshot" they are equal.
+        done_calls: calls that landed completely in this batch before: skip them, they cost nothing.
+        now: aware UTC instant from the platform's clock.
+        lake: the lake tables named in `Stream.depends_on`.
+    """
+
+    site_key: str
+    ids: Mapping[str, str]
+    timezone: str
+    first_day: date
+    last_day: date
+    now: datetime
+    lake: LakeReader
+    done_calls: frozenset[str] = frozenset()
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("analytics_platform"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One way to ask a vendor, and the lake tables its pages are decoded into.
+
+    Args:
+        span: "range" is asked once for a contiguous range of days and split locally; "day" once a day; "snapshot" only for today.
+        lookback_days: a day stays provisional until this many days after its end; until then a new run asks again.
+        extract: yields pages in order; every yielded page is landed before the next request is sent. The client is the
+            vendor's own class.
+        depends_on: lake tables ("vendor/table") whose rows the extraction reads: real lineage.
+    """
+
+    vendor: str
+    name: str
+    tables: tuple[TableSpec, ...]
+    span: Span
+    extract: Callable[[Any, Extraction], Iterator[Page]]
+    lookback_days: int = 0
+    depends_on: tuple[str, ...] = ()
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.vendor}/{self.name}"

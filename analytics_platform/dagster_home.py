@@ -1,0 +1,66 @@
+"""DAGSTER_HOME of a platform home: its dagster.yaml, and the instance on it.
+
+Belongs here: instance settings and why each is there. Does not belong here: definitions, schedules.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from analytics_platform.core.durable import write_file
+from analytics_platform.settings import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+__all__ = ["instance", "prepare_dagster_home"]
+
+# Postgres by URL keeps the explicit driver: a bare postgresql:// means another driver to newer SQLAlchemy (PRACTICE guard 6).
+_STORAGE: Final = """\
+storage:
+  postgres:
+    postgres_url: {env: ANALYTICS_PLATFORM_DATABASE_URL}
+"""
+
+_INSTANCE: Final = """\
+# Written by analytics_platform; edit analytics_platform/dagster_home.py, not this file.
+telemetry: {enabled: false}
+nux: {enabled: false}
+# One slot for whoever writes the warehouse, at op granularity: with `run` the guard is silently absent inside a run.
+concurrency:
+  pools: {granularity: op, default_limit: 1}
+  runs: {max_concurrent_runs: 4}
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
+  start_timeout_seconds: 120
+  max_runtime_seconds: 3600
+  # A killed run would keep its pool slot for ever.
+  free_slots_after_run_end_seconds: 60
+run_retries:
+  enabled: true
+  max_retries: 1
+  # A step that failed for good must not come back as a new run.
+  retry_on_asset_or_op_failure: false
+"""
+
+
+def prepare_dagster_home(settings: Settings) -> None:
+    """Write dagster.yaml where it is missing or differs, and point DAGSTER_HOME of this process (and its children) at it."""
+    home = settings.home.dagster
+    content = (_INSTANCE + (_STORAGE if settings.database_url else "")).encode()
+    path = home / "dagster.yaml"
+    if not path.is_file() or path.read_bytes() != content:
+        write_file(path, content)
+    os.environ["DAGSTER_HOME"] = str(home)
+    # Step code imports numpy and pandas; more threads than cores only fight each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def instance(settings: Settings) -> dg.DagsterInstance:
+    """The instance on this home. Use as a context manager."""
+    import dagster as dg
+
+    prepare_dagster_home(settings)
+    return dg.DagsterInstance.get()

@@ -1,0 +1,289 @@
+"""Running the platform from a terminal: the same Dagster jobs the UI launches, one after the other, in this process.
+
+Belongs here: which runs a range of days needs, starting them, what came of them. Does not belong here: printing (`cli`), asset
+bodies (`core.ingest`), deciding which days cost requests (`core.fetch`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any, Literal
+
+import dagster as dg
+
+from analytics_platform.core.automation import range_tags
+from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.fetch import SiteContext, days_to_fetch, state_of_days
+from analytics_platform.core.ingest import REFRESH_TAG
+from analytics_platform.core.lake import Lake
+from analytics_platform.core.landing import Landing
+from analytics_platform.core.partitions import today
+from analytics_platform.core.quota import Ledger, Spent
+from analytics_platform.core.resources import VendorResource, open_ledger
+from analytics_platform.core.streams import Stream
+from analytics_platform.settings import Settings, Site
+
+__all__ = ["RunReport", "Runner", "VendorResult", "Work"]
+
+State = Literal["complete", "done", "deferred", "failed", "off", "not used"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One Dagster run to start: some streams of a vendor, one site, contiguous days."""
+
+    vendor: str
+    site: str
+    streams: tuple[Stream, ...]
+    first_day: date
+    last_day: date
+    costs_requests: bool
+
+
+@dataclass(kw_only=True)
+class VendorResult:
+    """What came of one vendor at one site."""
+
+    vendor: str
+    site: str
+    state: State
+    message: str = ""
+    partitions: int = 0
+    rows: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    resume_at: datetime | None = None
+    failed_checks: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class RunReport:
+    """What came of a whole `run`."""
+
+    first_day: date
+    last_day: date
+    vendors: list[VendorResult] = field(default_factory=list)
+    marts: State = "complete"
+    marts_message: str = ""
+    seconds_by_part: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        return sum(result.requests for result in self.vendors)
+
+    @property
+    def failed(self) -> bool:
+        return self.marts == "failed" or any(result.state == "failed" for result in self.vendors)
+
+    @property
+    def deferred(self) -> bool:
+        return any(result.state == "deferred" for result in self.vendors)
+
+
+class Runner:
+    """Starts Dagster runs for ranges of days on one instance."""
+
+    def __init__(self, settings: Settings, instance: dg.DagsterInstance, *, clock: Clock | None = None) -> None:
+        from analytics_platform.definitions import build_definitions
+
+        self.settings = settings
+        self.instance = instance
+        self.clock = clock or SystemClock()
+        self.definitions = build_definitions(settings)
+        self.job = self.definitions.resolve_implicit_global_asset_job_def()
+        self.landing = Landing(settings.home.landing, clock=self.clock)
+        self.lake = Lake(settings.home.lake)
+
+    def run(
+        self,
+        first_day: date,
+        last_day: date,
+        *,
+        vendors: Sequence[str],
+        sites: Sequence[str],
+        refresh: bool = False,
+        marts: bool = True,
+    ) -> Iterator[VendorResult | RunReport]:
+        """Yield each vendor × site result as it is there, then the report.
+
+        Snapshot tables are taken today whatever the range, unless today's is there already.
+        """
+        report = RunReport(first_day=first_day, last_day=last_day)
+        for vendor in vendors:
+            for site in self.settings.sites:
+                if site.key not in sites:
+                    continue
+                begun = time.monotonic()
+                result = self._vendor(vendor, site, first_day, last_day, refresh=refresh)
+                result.seconds = time.monotonic() - begun
+                report.seconds_by_part[vendor] = report.seconds_by_part.get(vendor, 0.0) + result.seconds
+                report.vendors.append(result)
+                yield result
+        if marts:
+            self._marts(report)
+        yield report
+
+    # -- vendors -------------------------------------------------------------------------------------------------
+
+    def work(self, vendor: str, site: Site, first_day: date, last_day: date, *, refresh: bool = False) -> list[Work]:
+        """The runs a vendor and site still need for these days; empty when everything is there."""
+        from analytics_platform.vendors import streams_of
+
+        ids = site.ids(vendor)
+        if ids is None:
+            return []
+        context = SiteContext(key=site.key, timezone=site.timezone, ids=ids)
+        by_days: dict[tuple[date, date, bool], list[Stream]] = {}
+        for stream in streams_of(vendor):
+            wanted = self._unfinished_days(stream, context, first_day, last_day, refresh=refresh)
+            if wanted is not None:
+                by_days.setdefault(wanted, []).append(stream)
+        return [
+            Work(vendor=vendor, site=site.key, streams=tuple(streams), first_day=first, last_day=last, costs_requests=costs)
+            for (first, last, costs), streams in sorted(by_days.items(), key=lambda item: not item[0][2])
+        ]
+
+    def _unfinished_days(
+        self, stream: Stream, site: SiteContext, first_day: date, last_day: date, *, refresh: bool
+    ) -> tuple[date, date, bool] | None:
+        now = self.clock.now()
+        current = today(stream.tables[0], now, site.timezone)
+        if stream.span == "snapshot":
+            days = [current]
+        else:
+            stop = min(last_day, current)
+            days = [first_day + timedelta(days=n) for n in range((stop - first_day).days + 1)]
+        if not days:
+            return None
+        states = state_of_days(stream, self.landing, site, days, now)
+        to_fetch = days if refresh else days_to_fetch(states)
+        to_decode = [day for day, state in states.items() if state.batch is not None and not self._is_decoded(stream, site, day)]
+        unfinished = sorted({*to_fetch, *to_decode})
+        return (unfinished[0], unfinished[-1], bool(to_fetch)) if unfinished else None
+
+    def _is_decoded(self, stream: Stream, site: SiteContext, day: date) -> bool:
+        batch = self.landing.newest_complete(stream.vendor, stream.name, site.key, [day]).get(day)
+        if batch is None:
+            return False
+        sealed = (batch.path / "batch.json").stat().st_mtime
+        written = [self.lake.written_at(spec, site.key, day) for spec in stream.tables]
+        return all(at is not None and at >= sealed for at in written)
+
+    def _vendor(self, vendor: str, site: Site, first_day: date, last_day: date, *, refresh: bool) -> VendorResult:
+        result = VendorResult(vendor=vendor, site=site.key, state="complete")
+        ids = site.ids(vendor)
+        if ids is None:
+            result.state = "not used"
+            return result
+        work = self.work(vendor, site, first_day, last_day, refresh=refresh)
+        missing = self._resource(vendor).missing_variables(ids)
+        if missing and any(item.costs_requests for item in work):
+            result.state = "off"
+            result.message = f"{', '.join(missing)} not set"
+            return result
+        spent_before = self._requests(vendor, site.key)
+        for item in work:
+            self._launch(item, result, refresh=refresh)
+        result.requests = self._requests(vendor, site.key) - spent_before
+        return result
+
+    def _launch(self, work: Work, result: VendorResult, *, refresh: bool) -> None:
+        selection = [dg.AssetKey(spec.asset_key) for stream in work.streams for spec in stream.tables]
+        tags = {**range_tags(work.site, work.first_day, work.last_day), "vendor": work.vendor, "site": work.site}
+        if refresh:
+            tags[REFRESH_TAG] = "true"
+        outcome = self._execute(selection, tags)
+        for event in outcome.all_events:
+            _count(event, result)
+        if not outcome.success:
+            result.state = "failed"
+            result.message = _cause(outcome) or result.message
+        elif result.state == "complete":
+            result.state = "done"
+
+    def _execute(self, selection: Sequence[dg.AssetKey], tags: dict[str, str]) -> dg.ExecuteInProcessResult:
+        return self.job.execute_in_process(
+            asset_selection=list(selection),
+            instance=self.instance,
+            raise_on_error=False,
+            tags=tags,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+
+    def _resource(self, vendor: str) -> VendorResource:
+        from dagster._core.execution.build_resources import build_resources  # noqa: PLC0415
+
+        resource = self.definitions.resources[vendor] if self.definitions.resources else None
+        with build_resources({vendor: resource}) as built:
+            found: VendorResource = getattr(built, vendor)
+        return found
+
+    def _requests(self, vendor: str, site: str) -> int:
+        ledger: Ledger = open_ledger(self.settings)
+        with ledger:
+            spent: Iterable[Spent] = ledger.spent(vendor=vendor, site=site)
+            return sum(item.requests for item in spent)
+
+    # -- marts ---------------------------------------------------------------------------------------------------
+
+    def _marts(self, report: RunReport) -> None:
+        from analytics_platform.transform import MART_GROUPS, marts_are_current
+
+        begun = time.monotonic()
+        if marts_are_current(self.settings, report.first_day, report.last_day):
+            report.marts_message = "nothing new since the last publish"
+        else:
+            assets = self.definitions.resolve_asset_graph()
+            selection = dg.AssetSelection.groups(*MART_GROUPS).resolve(assets)
+            first, last = self._marts_window(report)
+            outcome = self._execute(
+                sorted(selection),
+                {
+                    "dagster/asset_partition_range_start": str(first),
+                    "dagster/asset_partition_range_end": str(last),
+                },
+            )
+            report.marts = "done" if outcome.success else "failed"
+            report.marts_message = "" if outcome.success else _cause(outcome)
+        report.seconds_by_part["dbt and publish"] = time.monotonic() - begun
+
+    def _marts_window(self, report: RunReport) -> tuple[date, date]:
+        first = max(report.first_day, self.settings.start_date)
+        return first, max(first, min(report.last_day, self.clock.now().date()))
+
+
+def _count(event: dg.DagsterEvent, result: VendorResult) -> None:
+    if event.is_step_materialization:
+        materialization: Any = event.step_materialization_data.materialization
+        result.partitions += 1
+        rows = materialization.metadata.get("dagster/partition_row_count")
+        result.rows += int(rows.value) if rows is not None else 0
+    elif event.event_type_value == "ASSET_OBSERVATION":
+        observation: Any = event.asset_observation_data.asset_observation
+        state = observation.metadata.get("state")
+        if state is not None and state.value == "deferred":
+            result.state = "deferred"
+            result.message = str(observation.description or "")
+    elif event.event_type_value == "ASSET_CHECK_EVALUATION":
+        evaluation: Any = event.asset_check_evaluation_data
+        if not evaluation.passed:
+            result.failed_checks.append(f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}")
+
+
+def _cause(outcome: dg.ExecuteInProcessResult) -> str:
+    """The first failure's own words: a Failure's description, else the innermost message."""
+    for event in outcome.all_events:
+        if not event.is_step_failure:
+            continue
+        failure = event.step_failure_data
+        if failure.user_failure_data is not None and failure.user_failure_data.description:
+            return str(failure.user_failure_data.description)
+        error = failure.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            return " ".join(error.message.split())
+    return "the run did not start; see the Dagster UI"

@@ -1,0 +1,72 @@
+"""The vendors, one folder each, found by looking: adding a folder adds a vendor, no list is edited anywhere.
+
+Belongs here: finding the folders and what each must offer. Does not belong here: any vendor's name.
+
+A vendor folder offers, in its package: `STREAMS` (by `streams`), `TABLES` (by `tables`), `definitions(settings, specs_by_name)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from analytics_platform.core.streams import Stream
+from analytics_platform.core.tables import TableSpec
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from analytics_platform.settings import Settings
+
+__all__ = ["all_streams", "all_tables", "streams_of", "vendor_definitions", "vendor_names"]
+
+
+@lru_cache(maxsize=1)
+def vendor_names() -> tuple[str, ...]:
+    """Vendor folders, so ordered that a vendor comes after those whose tables its streams read."""
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+    ordered: list[str] = []
+
+    def place(name: str) -> None:
+        if name in ordered:
+            return
+        for stream in streams_of(name):
+            for dependency in stream.depends_on:
+                needed = dependency.split("/")[0]
+                if needed != name:
+                    place(needed)
+        ordered.append(name)
+
+    for name in found:
+        place(name)
+    return tuple(ordered)
+
+
+def streams_of(vendor: str) -> tuple[Stream, ...]:
+    """The vendor's streams."""
+    streams: tuple[Stream, ...] = _module(vendor, "streams").STREAMS
+    return streams
+
+
+def all_streams() -> tuple[Stream, ...]:
+    """Every stream of every vendor, in vendor order."""
+    return tuple(stream for name in vendor_names() for stream in streams_of(name))
+
+
+@lru_cache(maxsize=1)
+def all_tables() -> Mapping[str, TableSpec]:
+    """ "vendor/table" → spec, for every vendor."""
+    return {spec.qualified_name: spec for name in vendor_names() for spec in _module(name, "tables").TABLES}
+
+
+def vendor_definitions(settings: Settings) -> list[dg.Definitions]:
+    """Each vendor's own definitions page."""
+    return [_module(name).definitions(settings, all_tables()) for name in vendor_names()]
+
+
+def _module(vendor: str, part: str = "") -> ModuleType:
+    return importlib.import_module(f"{__name__}.{vendor}{'.' + part if part else ''}")

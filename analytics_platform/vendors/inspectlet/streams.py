@@ -1,0 +1,102 @@
+"""How Inspectlet is asked: one search feeds three tables, one list the fourth.
+
+Belongs here: which calls cover a range of days, resuming them, quota windows. Does not belong here: the wire
+(`client`), columns (`tables`), Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+
+from analytics_platform.core.errors import ConfigurationError
+from analytics_platform.core.paging import Page
+from analytics_platform.core.quota import Window
+from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.vendors.inspectlet.client import InspectletClient, SessionSearch
+from analytics_platform.vendors.inspectlet.tables import SESSION_PAGES, SESSION_TAGS, SESSIONS, WEBSITES
+
+__all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS", "quota_windows"]
+
+DEFAULT_REQUESTS_PER_MINUTE: Final = 60
+"""The vendor documents a 429 and no figure: a polite guess. `requests_per_minute` in sites.yaml overrides it; a 429
+teaches."""
+
+_LOOKBACK_DAYS: Final = 2
+"""A session may last 24 hours, and tags and names are added to sessions that have ended (MARTS §4.1)."""
+
+_DAYS_PER_CALL: Final = timedelta(days=7)
+"""One search. Pages shift while sessions arrive, and an interrupted search begins anew: a week keeps both small."""
+
+_MARGIN: Final = timedelta(minutes=1)
+"""Whether a bound is inclusive is not said (contract §2.3, trap 3); rows of other days are dropped by the tables'
+day."""
+
+
+def quota_windows(ids: Mapping[str, str]) -> dict[str, tuple[Window, ...]]:
+    """Windows by method class, all verbs in one bucket.
+
+    Raises:
+        ConfigurationError: `requests_per_minute` is not a whole number of at least 1.
+    """
+    stated = ids.get("requests_per_minute", str(DEFAULT_REQUESTS_PER_MINUTE))
+    if not stated.isascii() or not stated.isdigit() or int(stated) < 1:
+        raise ConfigurationError(
+            "requests_per_minute of inspectlet is not a whole number of at least 1.", "Correct it in sites.yaml."
+        )
+    return {"any": (Window(int(stated), 60.0),)}
+
+
+def extract_sessions(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:
+    """Sessions that started on the days, with their pages and tags."""
+    wid = _wid(extraction)
+    first = extraction.first_day
+    while first <= extraction.last_day:
+        last = min(first + _DAYS_PER_CALL - timedelta(days=1), extraction.last_day)
+        call = f"sessions/{first}..{last}"
+        if call not in extraction.done_calls:
+            yield from client.search_sessions(wid, _search(first, last), call=call)
+        first = last + timedelta(days=1)
+
+
+def extract_websites(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:
+    """The account's websites; the table keeps the site's own."""
+    if "websites" not in extraction.done_calls:
+        context = {"day": extraction.first_day.isoformat(), "wid": _wid(extraction)}
+        yield client.websites(call="websites", context=context)
+
+
+def _search(first: date, last: date) -> SessionSearch:
+    start = datetime.combine(first, time.min, tzinfo=UTC)
+    end = datetime.combine(last, time.min, tzinfo=UTC) + timedelta(days=1)
+    return SessionSearch(start=start - _MARGIN, end=end + _MARGIN)
+
+
+def _wid(extraction: Extraction) -> str:
+    wid = extraction.ids.get("wid", "")
+    if not wid.isascii() or not wid.isdigit():
+        raise ConfigurationError(
+            f"Site {extraction.site_key} has no usable wid for inspectlet.",
+            "Set vendors.inspectlet.wid in sites.yaml to the website's number (GET /v1/websites lists them).",
+        )
+    return wid
+
+
+STREAMS: tuple[Stream, ...] = (
+    Stream(
+        vendor="inspectlet",
+        name="websites",
+        tables=(WEBSITES,),
+        span="snapshot",
+        extract=extract_websites,
+    ),
+    Stream(
+        vendor="inspectlet",
+        name="sessions",
+        tables=(SESSIONS, SESSION_PAGES, SESSION_TAGS),
+        span="range",
+        lookback_days=_LOOKBACK_DAYS,
+        extract=extract_sessions,
+    ),
+)

@@ -1,0 +1,192 @@
+"""What is asked of Kameleoon, for which visitors and days, and into which tables it goes.
+
+Belongs here: the streams, the visitor panel and their extraction. Does not belong here: paths and parameters
+(`client`), columns (`tables`), Dagster.
+
+The API has no list of visitors, so the panel is what the session-replay vendors saw: both carry the visitor code of
+Kameleoon's cookie. One request a code gives its newest 25 visits; those that started on other days are dropped by the
+lake.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+from analytics_platform.core.errors import ConfigurationError, Where
+from analytics_platform.core.paging import Page
+from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.vendors.kameleoon.client import (
+    MAX_EANS_PER_CALL,
+    KameleoonClient,
+    counters_call,
+    visitor_call,
+)
+from analytics_platform.vendors.kameleoon.tables import CONVERSIONS, EXPOSURES, PRODUCT_COUNTERS, VISIT_PAGES, VISITS
+
+__all__ = [
+    "PRODUCT_COUNTERS_STREAM",
+    "STREAMS",
+    "VISITS_STREAM",
+    "extract_product_counters",
+    "extract_visits",
+    "is_sampled",
+    "panel",
+]
+
+LOOKBACK_DAYS: Final = 3
+REQUESTS_IN_FLIGHT: Final = 8
+MAX_CODE_LENGTH: Final = 255
+
+_CODES_SQL: Final = """
+    SELECT kameleoon_visitor_code AS code FROM smartlook.sessions WHERE _site = ? AND _day BETWEEN ? AND ?
+    UNION
+    SELECT "value" AS code FROM inspectlet.session_tags
+    WHERE _site = ? AND _day BETWEEN ? AND ? AND tag = 'kameleoon_visitor_code'
+"""
+
+
+def extract_visits(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
+    """One call a visitor code of the panel, up to eight side by side, pages in the order of the codes.
+
+    `ids["current_visit"] = "true"` also asks for the visit that is going on (Feature Experimentation only).
+
+    Raises:
+        ConfigurationError: no site_code, or visitor_sample is not a number from 0 to 1.
+        VendorError: see `KameleoonClient`; pages already paid for are yielded before it is raised.
+    """
+    site_code = _site_code(extraction)
+    current_visit = extraction.ids.get("current_visit", "").lower() == "true"
+    sends = [
+        partial(client.visitor, site_code=site_code, visitor_code=code, current_visit=current_visit)
+        for code in panel(extraction)
+        if visitor_call(code) not in extraction.done_calls
+    ]
+    yield from _side_by_side(sends)
+
+
+def extract_product_counters(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
+    """Counters of the configured products for one UTC day; no products, no request.
+
+    Raises:
+        ConfigurationError: no site_code, or `eans` is not one comma-separated text.
+        VendorError: see `KameleoonClient`.
+    """
+    eans = _eans(extraction)
+    day = extraction.first_day
+    for start in range(0, len(eans), MAX_EANS_PER_CALL):
+        some = eans[start : start + MAX_EANS_PER_CALL]
+        if counters_call(day, some) not in extraction.done_calls:
+            yield client.product_counters(site_code=_site_code(extraction), eans=some, day=day)
+
+
+def panel(extraction: Extraction) -> list[str]:
+    """Visitor codes the replay vendors saw on the days of the extraction, sampled, sorted, each once."""
+    share = _visitor_sample(extraction)
+    scope = [extraction.site_key, extraction.first_day, extraction.last_day]
+    found = (row[0] for row in extraction.lake.query(_CODES_SQL, [*scope, *scope]))
+    codes = sorted({code for code in found if code is not None and _is_code(code)})
+    sampled = [code for code in codes if is_sampled(code, share)]
+    extraction.log.info("kameleoon: %d of %d visitor codes of %s", len(sampled), len(codes), extraction.site_key)
+    return sampled
+
+
+def is_sampled(visitor_code: str, share: float) -> bool:
+    """Whether the code is in a sample of `share` (0 to 1): the same on every day and host, nested in larger ones."""
+    position = int.from_bytes(hashlib.sha256(visitor_code.encode()).digest()[:8], "big") / 2**64
+    return position < share
+
+
+def _is_code(text: str) -> bool:
+    # Tags are free text of the site's visitors: only what can be a cookie value is sent on.
+    return 0 < len(text) <= MAX_CODE_LENGTH and text.isascii() and text.isprintable() and " " not in text
+
+
+def _visitor_sample(extraction: Extraction) -> float:
+    text = extraction.ids.get("visitor_sample", "1.0")
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise _unusable(
+            extraction, "visitor_sample is not a number from 0 to 1", "Give the share of visitors, e.g. 0.2."
+        )
+    return share
+
+
+def _eans(extraction: Extraction) -> list[str]:
+    text = extraction.ids.get("eans", "").strip()
+    if text.startswith("["):
+        raise _unusable(extraction, "eans is a list", 'Write one text: eans: "ean1,ean2".')
+    return list(dict.fromkeys(ean for part in text.split(",") if (ean := part.strip())))
+
+
+def _site_code(extraction: Extraction) -> str:
+    site_code = extraction.ids.get("site_code", "").strip()
+    if not site_code:
+        raise _unusable(extraction, "there is no site_code", "Copy it from the site's settings at Kameleoon.")
+    return site_code
+
+
+def _unusable(extraction: Extraction, what: str, next_step: str) -> ConfigurationError:
+    where = Where(vendor="kameleoon", site=extraction.site_key)
+    return ConfigurationError(
+        f"The kameleoon block of the site in sites.yaml cannot be used: {what}.", next_step, where
+    )
+
+
+def _side_by_side(sends: Iterable[Callable[[], Page]]) -> Iterator[Page]:
+    """Send with at most `REQUESTS_IN_FLIGHT` unlanded answers, and yield the pages in the order of `sends`.
+
+    When one fails, none is started after it; pages that were already paid for are yielded before the failure is raised.
+    """
+    waiting = deque(sends)
+    started: deque[Future[Page]] = deque()
+    failure: Exception | None = None
+    with ThreadPoolExecutor(REQUESTS_IN_FLIGHT, thread_name_prefix="kameleoon") as pool:
+        try:
+            while started or (waiting and failure is None):
+                while waiting and failure is None and len(started) < REQUESTS_IN_FLIGHT:
+                    # Each thread gets the caller's context: the ledger reads there what the requests are spent on.
+                    started.append(pool.submit(contextvars.copy_context().run, waiting.popleft()))
+                try:
+                    page = started.popleft().result()
+                except CancelledError:
+                    continue
+                except Exception as error:
+                    failure = failure or error
+                    for other in started:
+                        other.cancel()
+                else:
+                    yield page
+        finally:
+            for other in started:
+                other.cancel()
+    if failure is not None:
+        raise failure
+
+
+VISITS_STREAM: Final = Stream(
+    vendor="kameleoon",
+    name="visits",
+    tables=(VISITS, VISIT_PAGES, EXPOSURES, CONVERSIONS),
+    span="range",
+    extract=extract_visits,
+    lookback_days=LOOKBACK_DAYS,
+    depends_on=("smartlook/sessions", "inspectlet/session_tags"),
+)
+PRODUCT_COUNTERS_STREAM: Final = Stream(
+    vendor="kameleoon",
+    name="product_counters",
+    tables=(PRODUCT_COUNTERS,),
+    span="day",
+    extract=extract_product_counters,
+    lookback_days=LOOKBACK_DAYS,
+)
+STREAMS: Final = (VISITS_STREAM, PRODUCT_COUNTERS_STREAM)

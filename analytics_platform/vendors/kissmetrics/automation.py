@@ -1,0 +1,21 @@
+"""When Kissmetrics runs by itself.
+
+Belongs here: the vendor's clock time. Does not belong here: how schedules and sensors work (`core.automation`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from analytics_platform.core.automation import Automation, vendor_automation
+from analytics_platform.settings import Settings
+from analytics_platform.vendors.kissmetrics.streams import STREAMS
+
+__all__ = ["build_automation"]
+
+_DAILY_AT_UTC: Final = (3, 36)
+
+
+def build_automation(settings: Settings) -> Automation:
+    """The daily schedule and the quota-reset sensor."""
+    return vendor_automation("kissmetrics", STREAMS, settings, daily_at=_DAILY_AT_UTC)

@@ -1,0 +1,54 @@
+"""Kissmetrics' Dagster resource: credentials by environment variable, client metered by the ledger.
+
+Belongs here: which variables, which quota account. Does not belong here: endpoints (`client`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Final, Self
+
+from pydantic import SecretStr
+
+from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key
+from analytics_platform.core.resources import POLITE_WAIT_SECONDS, VendorResource, secret_variable
+from analytics_platform.vendors.kissmetrics.client import DEFAULT_BASE_URL, KissmetricsClient
+from analytics_platform.vendors.kissmetrics.streams import quota_windows
+
+__all__ = ["KissmetricsResource"]
+
+_VENDOR: Final = "kissmetrics"
+_TOKEN_VARIABLE: Final = "KISSMETRICS_API_TOKEN"  # noqa: S105  (a variable's name)
+
+
+class KissmetricsResource(VendorResource):
+    """Personal token of a Kissmetrics user."""
+
+    api_token: str = ""
+    base_url: str = DEFAULT_BASE_URL
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Secrets stay names; an unset variable leaves the vendor off."""
+        return cls(
+            api_token=secret_variable(_TOKEN_VARIABLE),
+            base_url=os.environ.get("KISSMETRICS_BASE_URL") or DEFAULT_BASE_URL,
+        )
+
+    @property
+    def vendor(self) -> str:
+        return _VENDOR
+
+    def missing_variables(self, ids: Mapping[str, str]) -> tuple[str, ...]:
+        return () if self.api_token else (_TOKEN_VARIABLE,)
+
+    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[KissmetricsClient]:
+        """A client of the user's accounts; one token, one quota account."""
+        policy = QuotaPolicy(account=account_key(_VENDOR, self.api_token), windows=quota_windows(ids))
+        return KissmetricsClient.connect(
+            token=SecretStr(self.api_token),
+            base_url=self.base_url,
+            meter=AccountMeter(ledger, policy, max_wait_seconds=POLITE_WAIT_SECONDS),
+        )

@@ -1,0 +1,87 @@
+"""How Kissmetrics is asked: one stream reads the whole catalogue of a product as it is today.
+
+Belongs here: which lists are asked for, resuming them, quota windows. Does not belong here: the wire (`client`),
+columns (`tables`), Dagster.
+
+Details are the only source of products and accounts: the same id reads differently in a list (contract §3.6, trap 7).
+There is no `updated_since`, so every snapshot is a full one (trap 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from analytics_platform.core.errors import ConfigurationError, NotFound, PermissionDenied
+from analytics_platform.core.paging import Page
+from analytics_platform.core.quota import Window
+from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.vendors.kissmetrics.client import Collection, KissmetricsClient, account_id_of
+from analytics_platform.vendors.kissmetrics.tables import TABLES
+
+__all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS", "quota_windows"]
+
+DEFAULT_REQUESTS_PER_MINUTE: Final = 60
+"""The vendor documents no limit: a polite guess. `requests_per_minute` in sites.yaml overrides it; a 429 teaches."""
+
+_COLLECTIONS: Final[tuple[Collection, ...]] = ("events", "properties", "reports", "metrics")
+
+
+def quota_windows(ids: Mapping[str, str]) -> dict[str, tuple[Window, ...]]:
+    """Windows by method class, all verbs in one bucket.
+
+    Raises:
+        ConfigurationError: `requests_per_minute` is not a whole number of at least 1.
+    """
+    stated = ids.get("requests_per_minute", str(DEFAULT_REQUESTS_PER_MINUTE))
+    if not stated.isascii() or not stated.isdigit() or int(stated) < 1:
+        raise ConfigurationError(
+            "requests_per_minute of kissmetrics is not a whole number of at least 1.", "Correct it in sites.yaml."
+        )
+    return {"any": (Window(int(stated), 60.0),)}
+
+
+def extract_catalogue(client: KissmetricsClient, extraction: Extraction) -> Iterator[Page]:
+    """The product, its account, and its four lists."""
+    product_id = _product_id(extraction)
+    context = {"day": extraction.first_day.isoformat()}
+    if not {"product", "account"} <= extraction.done_calls:
+        # An interrupted snapshot asks for the product again only to learn whose account it is.
+        product = client.product(product_id, call="product", context=context)
+        if "product" not in extraction.done_calls:
+            yield product
+        yield from _account(client, extraction, account_id_of(product), context)
+    for collection in _COLLECTIONS:
+        if collection not in extraction.done_calls:
+            yield from client.product_list(product_id, collection, call=collection, context=context)
+
+
+def _account(
+    client: KissmetricsClient, extraction: Extraction, account_id: str | None, context: Mapping[str, str]
+) -> Iterator[Page]:
+    """The parent account. One that the token may not see is legal (contract §3.6, trap 8): the snapshot goes on
+    without it.
+    """
+    if account_id is None or "account" in extraction.done_calls:
+        return
+    try:
+        page = client.account(account_id, call="account", context=context)
+    except (PermissionDenied, NotFound):
+        extraction.log.warning("kissmetrics/accounts %s: the product's account is not visible", extraction.site_key)
+        return
+    yield page
+
+
+def _product_id(extraction: Extraction) -> str:
+    product_id = extraction.ids.get("product_id", "")
+    if not product_id:
+        raise ConfigurationError(
+            f"Site {extraction.site_key} has no product_id for kissmetrics.",
+            "Set vendors.kissmetrics.product_id in sites.yaml (GET /core/products lists them).",
+        )
+    return product_id
+
+
+STREAMS: tuple[Stream, ...] = (
+    Stream(vendor="kissmetrics", name="catalogue", tables=TABLES, span="snapshot", extract=extract_catalogue),
+)

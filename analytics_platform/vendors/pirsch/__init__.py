@@ -1,0 +1,36 @@
+"""Pirsch: its definitions page. What the vendor means by its words is in README.md beside this file.
+
+Imports are inside the function so that `client` and `tables` can be used without Dagster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from analytics_platform.core.tables import TableSpec
+    from analytics_platform.settings import Settings
+
+__all__ = ["definitions"]
+
+
+def definitions(settings: Settings, specs_by_name: Mapping[str, TableSpec]) -> dg.Definitions:
+    """Assets, checks, schedule, sensor and resource of Pirsch."""
+    import dagster as dg
+
+    from analytics_platform.vendors.pirsch.assets import build_assets
+    from analytics_platform.vendors.pirsch.automation import build_automation
+    from analytics_platform.vendors.pirsch.resource import PirschResource
+
+    assets = build_assets(settings, specs_by_name)
+    automation = build_automation(settings)
+    return dg.Definitions(
+        assets=assets,
+        jobs=automation.jobs,
+        schedules=automation.schedules,
+        sensors=automation.sensors,
+        resources={"pirsch": PirschResource.from_environment()},
+    )

@@ -1,0 +1,186 @@
+"""What is asked of Pirsch, for which days, and into which tables it goes.
+
+Belongs here: the streams and their extraction. Does not belong here: paths and parameters (`client`), columns
+(`tables`), Dagster.
+
+`daily_stats` asks two series for the whole range (2 requests per 100 days). `reports` asks the 21 lists of one day, a
+few at a time: nothing in the API gives them by day for a range.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date, timedelta
+from functools import partial
+from typing import Final
+
+from analytics_platform.core.errors import ConfigurationError, NotFound, Where
+from analytics_platform.core.paging import Page
+from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.vendors.pirsch.client import (
+    MAX_DAYS_PER_SERIES,
+    BreakdownMethod,
+    PirschClient,
+    StatisticsFilter,
+    call_name,
+)
+from analytics_platform.vendors.pirsch.tables import BREAKDOWNS, DAILY_STATS, EVENTS, GOALS, HOURLY, PAGES
+
+__all__ = ["DAILY_STATS_STREAM", "REPORTS_STREAM", "STREAMS", "extract_daily_stats", "extract_reports"]
+
+LOOKBACK_DAYS: Final = 3
+"""Batched hits carry their own time and sessions move to the day they were last seen, so a day settles within three."""
+REQUESTS_IN_FLIGHT: Final = 8
+
+
+def extract_daily_stats(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
+    """Day series of visitors and of session duration over the range, at most 100 days a request.
+
+    Raises:
+        ConfigurationError: the site has no domain_id.
+        VendorError: see `PirschClient`.
+    """
+    for first_day, last_day in _chunks(extraction.first_day, extraction.last_day):
+        query = StatisticsFilter(domain_id=_domain_id(extraction), first_day=first_day, last_day=last_day)
+        for label, method in (("visitor", client.visitors), ("duration/session", client.session_duration)):
+            if call_name(label, query) not in extraction.done_calls:
+                yield method(query)
+
+
+def extract_reports(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
+    """The lists of one local day, up to eight requests side by side, pages in a fixed order.
+
+    When a request fails, none is started after it; pages already paid for are yielded before the failure is raised.
+
+    Raises:
+        ConfigurationError: the site has no domain_id.
+        VendorError: see `PirschClient`.
+    """
+    yield from _side_by_side(_report_requests(client, extraction))
+
+
+_LISTS: Final[tuple[tuple[str, BreakdownMethod], ...]] = (
+    ("hours", PirschClient.hours),
+    ("page/entry", PirschClient.entry_pages),
+    ("page/exit", PirschClient.exit_pages),
+    ("events", PirschClient.events),
+    ("goals", PirschClient.goals),
+    ("breakdown/utm_source", PirschClient.utm_source),
+    ("breakdown/utm_medium", PirschClient.utm_medium),
+    ("breakdown/utm_campaign", PirschClient.utm_campaign),
+    ("breakdown/utm_content", PirschClient.utm_content),
+    ("breakdown/utm_term", PirschClient.utm_term),
+    ("breakdown/referrer", PirschClient.referrer),
+    ("breakdown/language", PirschClient.language),
+    ("breakdown/country", PirschClient.country),
+    ("breakdown/city", PirschClient.city),
+    ("breakdown/os", PirschClient.os),
+    ("breakdown/os_version", PirschClient.os_version),
+    ("breakdown/browser", PirschClient.browser),
+    ("breakdown/browser_version", PirschClient.browser_version),
+    ("breakdown/platform", PirschClient.platform),
+    ("breakdown/screen_class", PirschClient.screen_class),
+)
+_OPTIONAL: Final = frozenset({"breakdown/os_version"})
+
+
+def _report_requests(client: PirschClient, extraction: Extraction) -> Iterator[Callable[[], Page | None]]:
+    """The requests of one day that have not landed yet, in a fixed order."""
+    day = extraction.first_day
+    plain = StatisticsFilter(domain_id=_domain_id(extraction), first_day=day, last_day=day)
+    timed = replace(plain, include_average_time_on_page=True)
+    reports = [("page", PirschClient.pages, timed), *((label, method, plain) for label, method in _LISTS)]
+    for label, method, query in reports:
+        if call_name(label, query) in extraction.done_calls:
+            continue
+        if label in _OPTIONAL:
+            yield partial(_if_offered, method, client, query, extraction.log)
+        else:
+            yield partial(method, client, query)
+
+
+def _if_offered(
+    method: BreakdownMethod, client: PirschClient, query: StatisticsFilter, log: logging.Logger
+) -> Page | None:
+    """The page, or None where this installation has no such path."""
+    try:
+        return method(client, query)
+    except NotFound as error:
+        log.info("pirsch: %s is not offered by this installation", error.where.endpoint)
+        return None
+
+
+def _side_by_side(sends: Iterable[Callable[[], Page | None]]) -> Iterator[Page]:
+    """Send with at most `REQUESTS_IN_FLIGHT` unlanded answers, and yield the pages in the order of `sends`.
+
+    When one fails, none is started after it; pages that were already paid for are yielded before the failure is raised.
+    """
+    waiting = deque(sends)
+    started: deque[Future[Page | None]] = deque()
+    failure: Exception | None = None
+    with ThreadPoolExecutor(REQUESTS_IN_FLIGHT, thread_name_prefix="pirsch") as pool:
+        try:
+            while started or (waiting and failure is None):
+                while waiting and failure is None and len(started) < REQUESTS_IN_FLIGHT:
+                    # Each thread gets the caller's context: the ledger reads there what the requests are spent on.
+                    started.append(pool.submit(contextvars.copy_context().run, waiting.popleft()))
+                try:
+                    page = started.popleft().result()
+                except CancelledError:
+                    continue
+                except Exception as error:
+                    failure = failure or error
+                    for other in started:
+                        other.cancel()
+                    continue
+                if page is not None:
+                    yield page
+        finally:
+            for other in started:
+                other.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _chunks(first_day: date, last_day: date) -> Iterator[tuple[date, date]]:
+    """The range in pieces of at most 100 days."""
+    start = first_day
+    while start <= last_day:
+        end = min(last_day, start + timedelta(days=MAX_DAYS_PER_SERIES - 1))
+        yield start, end
+        start = end + timedelta(days=1)
+
+
+def _domain_id(extraction: Extraction) -> str:
+    domain_id = extraction.ids.get("domain_id", "").strip()
+    if not domain_id:
+        raise ConfigurationError(
+            "The pirsch block of the site has no domain_id.",
+            "Add it in sites.yaml; `analytics-platform doctor` lists the domains the credentials can read.",
+            Where(vendor="pirsch", site=extraction.site_key),
+        )
+    return domain_id
+
+
+DAILY_STATS_STREAM: Final = Stream(
+    vendor="pirsch",
+    name="daily_stats",
+    tables=(DAILY_STATS,),
+    span="range",
+    extract=extract_daily_stats,
+    lookback_days=LOOKBACK_DAYS,
+)
+REPORTS_STREAM: Final = Stream(
+    vendor="pirsch",
+    name="reports",
+    tables=(HOURLY, PAGES, BREAKDOWNS, EVENTS, GOALS),
+    span="day",
+    extract=extract_reports,
+    lookback_days=LOOKBACK_DAYS,
+)
+STREAMS: Final = (DAILY_STATS_STREAM, REPORTS_STREAM)

@@ -1,0 +1,246 @@
+"""How Smartlook is asked: five streams, and what an account may spend.
+
+Belongs here: which calls cover a range of days, resuming them, the sample of visitors, quota windows by plan. Does
+not belong here: the wire (`client`), columns (`tables`), Dagster.
+
+Requests are scarce (20, 100 or 1000 an hour), cursors die, and an interrupted call begins anew. So a range is asked
+in windows of days whose size follows the plan: small windows lose little, large ones share pages between days (DESIGN
+§3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from typing import Final
+
+from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
+from analytics_platform.core.paging import Page
+from analytics_platform.core.quota import Window
+from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.core.strict_json import parse
+from analytics_platform.vendors.smartlook.client import Filter, SmartlookClient
+from analytics_platform.vendors.smartlook.tables import EVENT_DAILY, EVENTS, FUNNELS, SESSIONS, VISITORS
+
+__all__ = ["DEFAULT_EVENT_VISITOR_SAMPLE", "PLANS", "STREAMS", "quota_windows"]
+
+_HOUR_SECONDS: Final = 3600.0
+
+PLANS: Final[Mapping[str, int]] = {"free": 20, "paid": 100, "addon": 1000}
+"""Requests an hour by plan (vendor document, Request limits). Counted here by token: a token is one project's."""
+
+_DAYS_PER_CALL: Final[Mapping[str, int]] = {"free": 1, "paid": 7, "addon": 31}
+"""A search over this many days is one call: it must fit well into one hour of the plan, or it would never finish."""
+
+DEFAULT_EVENT_VISITOR_SAMPLE: Final = 0.05
+"""Share of the visitors whose events are asked for (one request each); `event_visitor_sample` in sites.yaml
+overrides it."""
+
+_LOOKBACK_DAYS: Final = 2
+"""Recordings are finished up to 30 minutes after the visit and processed later; identities merge within days (MARTS
+§4.1)."""
+
+
+def quota_windows(ids: Mapping[str, str]) -> dict[str, tuple[Window, ...]]:
+    """Windows by method class for a site's `plan` (default free: the smallest promise), all verbs in one bucket.
+
+    Raises:
+        ConfigurationError: a plan that does not exist.
+    """
+    return {"any": (Window(PLANS[_plan(ids)], _HOUR_SECONDS),)}
+
+
+def _plan(ids: Mapping[str, str]) -> str:
+    plan = ids.get("plan", "free").lower()
+    if plan not in PLANS:
+        raise ConfigurationError(f"Smartlook plan {plan!r} does not exist.", "Use free, paid or addon in sites.yaml.")
+    return plan
+
+
+# ------------------------------------------------------------------------------------------------------------ sessions
+
+
+def extract_sessions(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
+    """Sessions by recording date. Whether before and after exclude their day is not said: either way no day of the
+    window is missing, and a surplus row of the days beside it is dropped by the table's day.
+    """
+    for first, last in _windows(extraction):
+        call = f"sessions/{first}..{last}"
+        if call in extraction.done_calls:
+            continue
+        filters = (
+            Filter(name="recording_date", operator="after", value=_iso(first - timedelta(days=1))),
+            Filter(name="recording_date", operator="before", value=_iso(last + timedelta(days=1))),
+        )
+        yield from client.search_sessions(filters, call=call)
+
+
+def extract_visitors(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
+    """Visitors by the day they were first seen. in_range has both ends of the window included [inferred from "from
+    date, to date"].
+    """
+    for first, last in _windows(extraction):
+        call = f"visitors/{first}..{last}"
+        if call in extraction.done_calls:
+            continue
+        seen = Filter(name="user_first_seen", operator="in_range", value=(_iso(first), _iso(last)))
+        yield from client.search_visitors((seen,), call=call)
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+def extract_event_daily(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
+    """The list of definitions, then one histogram over the whole range for each."""
+    event_ids: list[str] = []
+    for page in client.events(call="events"):
+        event_ids += _ids(page, "events")
+        if "events" not in extraction.done_calls:
+            yield page
+    for event_id in event_ids:
+        call = f"event/{event_id}"
+        if call not in extraction.done_calls:
+            yield client.event(event_id, first_day=extraction.first_day, last_day=extraction.last_day, call=call)
+
+
+def extract_events(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
+    """Events of a sample of the visitors that smartlook/sessions has on these days; the same visitors every time."""
+    rate = _sample_rate(extraction.ids)
+    visitors = extraction.lake.query(
+        "SELECT DISTINCT visitor_id FROM smartlook.sessions "
+        "WHERE _site = ? AND _day BETWEEN ? AND ? AND visitor_id IS NOT NULL ORDER BY visitor_id",
+        [extraction.site_key, extraction.first_day, extraction.last_day],
+    )
+    for (visitor_id,) in visitors:
+        call = f"visitor/{visitor_id}"
+        if call in extraction.done_calls or not _is_sampled(visitor_id, rate):
+            continue
+        try:
+            yield from client.visitor_events(
+                visitor_id,
+                first_day=extraction.first_day,
+                last_day=extraction.last_day,
+                call=call,
+                context={"sample_rate": repr(rate)},
+            )
+        except NotFound:
+            # Deleted at the vendor since the session was read (erasure): nothing to ask for, and no reason to stop.
+            extraction.log.warning("smartlook/events %s: a sampled visitor no longer exists", extraction.site_key)
+
+
+def _sample_rate(ids: Mapping[str, str]) -> float:
+    stated = ids.get("event_visitor_sample")
+    if stated is None:
+        return DEFAULT_EVENT_VISITOR_SAMPLE
+    try:
+        rate = float(stated)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate <= 1:
+        raise ConfigurationError("event_visitor_sample is not a number from 0 to 1.", "Correct it in sites.yaml.")
+    return rate
+
+
+def _is_sampled(visitor_id: str, rate: float) -> bool:
+    """By the visitor alone, so that a visitor is in on every day or on none, and a higher rate keeps the lower one's
+    visitors.
+    """
+    drawn = int.from_bytes(hashlib.sha256(visitor_id.encode()).digest()[:8])
+    return drawn < rate * 2**64
+
+
+# ------------------------------------------------------------------------------------------------------------- funnels
+
+
+def extract_funnels(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
+    """The list of funnels once, then each funnel day by day, newest day first: when the quota ends, today is there."""
+    funnel_ids: list[str] = []
+    for page in client.funnels(call="funnels"):
+        funnel_ids += _ids(page, "funnels")
+        if "funnels" not in extraction.done_calls:
+            yield page
+    days = (extraction.last_day - extraction.first_day).days
+    for back in range(days + 1):
+        day = extraction.last_day - timedelta(days=back)
+        for funnel_id in funnel_ids:
+            call = f"funnel/{funnel_id}/{day}"
+            if call not in extraction.done_calls:
+                yield client.funnel(funnel_id, day=day, call=call)
+
+
+# -------------------------------------------------------------------------------------------------------------- shared
+
+
+def _windows(extraction: Extraction) -> Iterator[tuple[date, date]]:
+    """The range in windows of the plan's size, oldest first; fixed to the range's start, so a resumed range has the
+    same calls.
+    """
+    size = timedelta(days=_DAYS_PER_CALL[_plan(extraction.ids)])
+    first = extraction.first_day
+    while first <= extraction.last_day:
+        yield first, min(first + size - timedelta(days=1), extraction.last_day)
+        first += size
+
+
+def _iso(day: date) -> str:
+    return day.isoformat()
+
+
+def _ids(page: Page, field: str) -> list[str]:
+    """Ids of the definitions in a page; a definition without an id cannot be asked about."""
+    answer = parse(page.body)
+    found = answer.get(field) if isinstance(answer, dict) else None
+    ids = [entry.get("id") for entry in found or () if isinstance(entry, dict)]
+    if not all(isinstance(entry, str | int) and not isinstance(entry, bool) for entry in ids):
+        raise MalformedResponse(
+            f"An entry of {field!r} has no id.",
+            "The vendor may have changed the endpoint; compare with vendors/smartlook/README.md.",
+            Where(vendor="smartlook", endpoint=page.endpoint),
+        )
+    return [str(entry) for entry in ids]
+
+
+STREAMS: tuple[Stream, ...] = (
+    Stream(
+        vendor="smartlook",
+        name="sessions",
+        tables=(SESSIONS,),
+        span="range",
+        lookback_days=_LOOKBACK_DAYS,
+        extract=extract_sessions,
+    ),
+    Stream(
+        vendor="smartlook",
+        name="visitors",
+        tables=(VISITORS,),
+        span="range",
+        lookback_days=_LOOKBACK_DAYS,
+        extract=extract_visitors,
+    ),
+    Stream(
+        vendor="smartlook",
+        name="events",
+        tables=(EVENTS,),
+        span="range",
+        lookback_days=_LOOKBACK_DAYS,
+        extract=extract_events,
+        depends_on=("smartlook/sessions",),
+    ),
+    Stream(
+        vendor="smartlook",
+        name="event_daily",
+        tables=(EVENT_DAILY,),
+        span="range",
+        lookback_days=_LOOKBACK_DAYS,
+        extract=extract_event_daily,
+    ),
+    Stream(
+        vendor="smartlook",
+        name="funnels",
+        tables=(FUNNELS,),
+        span="range",
+        lookback_days=_LOOKBACK_DAYS,
+        extract=extract_funnels,
+    ),
+)

@@ -1,0 +1,54 @@
+{#-
+    The lake as relations.
+    Belongs here: where the lake is, which of its rows the models may see, and the window of days a run rebuilds.
+    Does not belong here: the meaning of any column.
+-#}
+
+{#- Root folder of the lake, from the environment. The default only serves parsing: reading from it fails and says why. -#}
+{% macro lake_root() -%}
+    {{ env_var('ANALYTICS_PLATFORM_LAKE', 'lake-root-not-set-ANALYTICS_PLATFORM_LAKE') }}
+{%- endmacro %}
+
+{#-
+    One lake table without its anchor row file and without the partitions a blocking check has refused.
+    Columns: the file's own, plus `site` and `day` from the path. A filter on `day` prunes files before they are opened.
+-#}
+{% macro lake_source(vendor, table) %}
+    (
+        select lake.*
+        from {{ source(vendor, table) }} as lake
+        where
+            lake.site <> '_anchor'
+            and not exists (
+                select 1
+                from {{ blocked_partitions() }} as blocked
+                where
+                    blocked.vendor = '{{ vendor }}'
+                    and blocked.table_name = '{{ table }}'
+                    and blocked.site_key = lake.site
+                    and blocked.partition_date = lake.day
+            )
+    )
+{% endmacro %}
+
+{#- Partitions that failed a blocking check: vendor, table_name, site_key, partition_date. The file always exists. -#}
+{% macro blocked_partitions() -%}
+    read_parquet('{{ lake_root() }}/_blocked/partitions.parquet')
+{%- endmacro %}
+
+{#- Sites as the platform is configured: one row per site and vendor. -#}
+{% macro configured_sites() -%}
+    read_parquet('{{ lake_root() }}/_config/sites.parquet')
+{%- endmacro %}
+
+{#- True for dates inside the window of this run, widened by `margin_days` on both sides. Constant, so it prunes files. -#}
+{% macro in_window(date_column, margin_days=0) -%}
+    {{ date_column }} between {{ window_bound('window_start', -margin_days) }} and {{ window_bound('window_end', margin_days) }}
+{%- endmacro %}
+
+{% macro window_bound(name, shift_days=0) -%}
+    {%- set bounds = {'window_start': '0001-01-01', 'window_end': '9999-12-31'} -%}
+    {%- set bound = modules.datetime.date.fromisoformat(var(name, bounds[name]) | string) -%}
+    {%- set is_open = bound in (modules.datetime.date.min, modules.datetime.date.max) -%}
+    date '{{ bound if is_open else bound + modules.datetime.timedelta(days=shift_days) }}'
+{%- endmacro %}

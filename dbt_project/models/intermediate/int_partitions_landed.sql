@@ -1,0 +1,44 @@
+{{ config(materialized='table') }}
+
+with files as (
+
+    {% for vendor, table_name in var('spine_tables').items() %}
+    select
+        '{{ vendor }}' as vendor,
+        '{{ table_name }}' as table_name,
+        file as path
+    from glob('{{ lake_root() }}/{{ vendor }}/{{ table_name }}/site=*/day=*/part.parquet')
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+
+),
+
+partitions as (
+
+    select
+        vendor,
+        table_name,
+        regexp_extract(path, '/site=([^/]+)/day=', 1) as site_key,
+        cast(regexp_extract(path, '/day=([0-9]{4}-[0-9]{2}-[0-9]{2})/', 1) as date) as partition_date
+    from files
+
+),
+
+marked as (
+
+    select
+        partitions.vendor,
+        partitions.table_name,
+        partitions.site_key,
+        partitions.partition_date,
+        blocked.vendor is not null as is_blocked
+    from partitions
+    left join (select distinct vendor, table_name, site_key, partition_date from {{ blocked_partitions() }}) as blocked
+        using (vendor, table_name, site_key, partition_date)
+    where
+        partitions.site_key <> '_anchor'
+        and {{ in_window('partitions.partition_date', 2) }}
+
+)
+
+select * from marked

@@ -1,0 +1,31 @@
+with source as (
+
+    select * from {{ lake_source('inspectlet', 'session_tags') }}
+
+),
+
+renamed as (
+
+    select
+        ---------- partition
+        site as site_key,
+        day as partition_date,
+
+        ---------- ids
+        wid,
+        sid,
+        tag_index,
+        tag,
+
+        ---------- times
+        tagged_at,
+        session_started_at,
+
+        ---------- lineage
+        _landed_at as landed_at,
+        _run_id as run_id
+    from source
+
+)
+
+select * from renamed

@@ -1,0 +1,44 @@
+with source as (
+
+    select * from {{ lake_source('kissmetrics', 'properties') }}
+
+),
+
+renamed as (
+
+    select
+        ---------- partition
+        site as site_key,
+        day as partition_date,
+
+        ---------- ids
+        property_id,
+        product_id,
+
+        ---------- words
+        property_type,
+        name,
+        display_name,
+        description,
+
+        ---------- numbers
+        vendor_index,
+
+        ---------- flags
+        is_visible,
+
+        ---------- times
+        snapshot_date,
+        first_used_at,
+        last_used_at,
+        first_sent_at,
+        last_sent_at,
+
+        ---------- lineage
+        _landed_at as landed_at,
+        _run_id as run_id
+    from source
+
+)
+
+select * from renamed

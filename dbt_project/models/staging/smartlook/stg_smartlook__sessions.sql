@@ -1,0 +1,52 @@
+with source as (
+
+    select * from {{ lake_source('smartlook', 'sessions') }}
+
+),
+
+renamed as (
+
+    select
+        ---------- partition
+        site as site_key,
+        day as partition_date,
+
+        ---------- ids
+        session_id,
+        visitor_id,
+        kameleoon_visitor_code,
+
+        ---------- words
+        page_urls,
+        landing_url,
+        exit_url,
+        referrer_url,
+        hostname,
+        protocol,
+        browser_name,
+        platform_name,
+        os_name,
+        country_code,
+        country_name,
+        region,
+        device_type,
+
+        ---------- numbers
+        duration_seconds,
+        page_count,
+        screen_width_px,
+        screen_height_px,
+        note_count,
+
+        ---------- times
+        started_at,
+        ended_at,
+
+        ---------- lineage
+        _landed_at as landed_at,
+        _run_id as run_id
+    from source
+
+)
+
+select * from renamed
