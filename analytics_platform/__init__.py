@@ -1,1 +1,3 @@
-"""Five web-analytics vendors, one warehouse. The public doors are `catalog.Catalog` and the `analytics-platform` command."""
+"""Five web-analytics vendors, one warehouse. The public doors are `catalog.Catalog` and the `analytics-platform`
+command.
+"""

@@ -27,7 +27,9 @@ def platform_automation(settings: Settings) -> dg.Definitions:
     everything = dg.define_asset_job(
         "everything",
         selection=dg.AssetSelection.all(),
-        description="Every vendor table, the marts and the published snapshot, for one partition or a range of days of one site.",
+        description=(
+            "Every vendor table, the marts and the published snapshot, for a partition or a range of days."
+        ),
     )
     marts = dg.define_asset_job(
         "marts",
@@ -41,7 +43,8 @@ def platform_automation(settings: Settings) -> dg.Definitions:
         cron_schedule="30 4 * * *",
         execution_timezone="UTC",
         description=(
-            f"Builds the last {_MARTS_WINDOW_DAYS} days of marts after the vendors' daily runs, from whatever vendors delivered, and publishes."
+            f"Builds the last {_MARTS_WINDOW_DAYS} days of marts after the vendors' daily runs, "
+            "from whatever vendors delivered, and publishes."
         ),
     )
     def marts_daily_schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
@@ -57,7 +60,8 @@ def _failure_sensor() -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name="failure_sensor",
         description=(
-            f"Posts a line to {ALERT_VARIABLE} (an incoming-webhook address that takes JSON with a `text` field) when a run fails. "
+            f"Posts a line to {ALERT_VARIABLE} (an incoming-webhook address that takes JSON with a `text` field) "
+            "when a run fails. "
             "Without the variable it only notes the failure in its tick."
         ),
     )
@@ -70,7 +74,8 @@ def _failure_sensor() -> dg.SensorDefinition:
             redact(event.event_specific_data.error_display_string.splitlines()[0])  # type: ignore[union-attr]
             for event in steps.values()
         )
-        text = f"Run {run.run_id[:8]} failed ({about}): {causes or redact(context.failure_event.message or 'no cause recorded')}"
+        cause = causes or redact(context.failure_event.message or "no cause recorded")
+        text = f"Run {run.run_id[:8]} failed ({about}): {cause}"
         context.log.error(text)
         url = os.environ.get(ALERT_VARIABLE)
         if not url:
@@ -87,5 +92,7 @@ def _post(url: str, text: str) -> None:
     from analytics_platform.core.http import HttpClient
 
     parts = urlsplit(url)
-    with HttpClient(vendor="alerts", base_url=f"{parts.scheme}://{parts.netloc}", path_prefixes=(parts.path or "/",)) as http:
+    with HttpClient(
+        vendor="alerts", base_url=f"{parts.scheme}://{parts.netloc}", path_prefixes=(parts.path or "/",)
+    ) as http:
         http.request("POST", parts.path or "/", endpoint="POST alert", json={"text": text}, expect="any")

@@ -16,11 +16,21 @@ if TYPE_CHECKING:
 
 __all__ = ["instance", "prepare_dagster_home"]
 
-# Postgres by URL keeps the explicit driver: a bare postgresql:// means another driver to newer SQLAlchemy (PRACTICE guard 6).
-_STORAGE: Final = """\
+# Postgres by URL keeps the explicit driver: a bare postgresql:// means another driver to newer SQLAlchemy (PRACTICE
+# guard 6).
+_POSTGRES: Final = """\
 storage:
   postgres:
     postgres_url: {env: ANALYTICS_PLATFORM_DATABASE_URL}
+"""
+
+_SQLITE: Final = """\
+# The stock class with its connections kept open: a range of days is four times quicker to record (see
+# dagster_storage.py).
+event_log_storage:
+  module: analytics_platform.dagster_storage
+  class: KeptSqliteEventLogStorage
+  config: {base_dir: "%s"}
 """
 
 _INSTANCE: Final = """\
@@ -47,9 +57,12 @@ run_retries:
 
 
 def prepare_dagster_home(settings: Settings) -> None:
-    """Write dagster.yaml where it is missing or differs, and point DAGSTER_HOME of this process (and its children) at it."""
+    """Write dagster.yaml where it is missing or differs, and point DAGSTER_HOME of this process (and its children)
+    at it.
+    """
     home = settings.home.dagster
-    content = (_INSTANCE + (_STORAGE if settings.database_url else "")).encode()
+    storage = _POSTGRES if settings.database_url else _SQLITE % (home / "history" / "runs")
+    content = (_INSTANCE + storage).encode()
     path = home / "dagster.yaml"
     if not path.is_file() or path.read_bytes() != content:
         write_file(path, content)

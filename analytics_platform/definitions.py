@@ -1,6 +1,7 @@
 """The code location: vendors + transform + automation, merged. Knows no vendor by name.
 
-Belongs here: putting pages together. Does not belong here: any asset, resource, schedule or secret. Importing this module takes no
+Belongs here: putting pages together. Does not belong here: any asset, resource, schedule or secret. Importing this
+module takes no
 secret, no network, neither great_expectations nor dbt-core, and at most 1.5 s (a test holds it to that).
 """
 

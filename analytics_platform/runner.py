@@ -1,13 +1,14 @@
 """Running the platform from a terminal: the same Dagster jobs the UI launches, one after the other, in this process.
 
-Belongs here: which runs a range of days needs, starting them, what came of them. Does not belong here: printing (`cli`), asset
+Belongs here: which runs a range of days needs, starting them, what came of them. Does not belong here: printing
+(`cli`), asset
 bodies (`core.ingest`), deciding which days cost requests (`core.fetch`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
@@ -17,12 +18,12 @@ import dagster as dg
 from analytics_platform.core.automation import range_tags
 from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.fetch import SiteContext, days_to_fetch, state_of_days
-from analytics_platform.core.ingest import REFRESH_TAG
+from analytics_platform.core.ingest import REFRESH_TAG, REPLAY_TAG
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
 from analytics_platform.core.partitions import today
 from analytics_platform.core.quota import Ledger, Spent
-from analytics_platform.core.resources import VendorResource, open_ledger
+from analytics_platform.core.resources import open_ledger
 from analytics_platform.core.streams import Stream
 from analytics_platform.settings import Settings, Site
 
@@ -142,7 +143,14 @@ class Runner:
             if wanted is not None:
                 by_days.setdefault(wanted, []).append(stream)
         return [
-            Work(vendor=vendor, site=site.key, streams=tuple(streams), first_day=first, last_day=last, costs_requests=costs)
+            Work(
+                vendor=vendor,
+                site=site.key,
+                streams=tuple(streams),
+                first_day=first,
+                last_day=last,
+                costs_requests=costs,
+            )
             for (first, last, costs), streams in sorted(by_days.items(), key=lambda item: not item[0][2])
         ]
 
@@ -160,7 +168,9 @@ class Runner:
             return None
         states = state_of_days(stream, self.landing, site, days, now)
         to_fetch = days if refresh else days_to_fetch(states)
-        to_decode = [day for day, state in states.items() if state.batch is not None and not self._is_decoded(stream, site, day)]
+        to_decode = [
+            day for day, state in states.items() if state.batch is not None and not self._is_decoded(stream, site, day)
+        ]
         unfinished = sorted({*to_fetch, *to_decode})
         return (unfinished[0], unfinished[-1], bool(to_fetch)) if unfinished else None
 
@@ -172,30 +182,62 @@ class Runner:
         written = [self.lake.written_at(spec, site.key, day) for spec in stream.tables]
         return all(at is not None and at >= sealed for at in written)
 
+    def replay(
+        self, first_day: date, last_day: date, *, vendors: Sequence[str], sites: Sequence[str]
+    ) -> Iterator[VendorResult]:
+        """Decode landed pages of these days again. Costs no request."""
+        from analytics_platform.vendors import streams_of
+
+        for vendor in vendors:
+            for site in self.settings.sites_with(vendor):
+                if site.key not in sites:
+                    continue
+                result = VendorResult(vendor=vendor, site=site.key, state="complete")
+                begun = time.monotonic()
+                for stream in streams_of(vendor):
+                    landed = self._landed_days(stream, site.key, first_day, last_day)
+                    if landed:
+                        work = Work(
+                            vendor=vendor,
+                            site=site.key,
+                            streams=(stream,),
+                            first_day=landed[0],
+                            last_day=landed[-1],
+                            costs_requests=False,
+                        )
+                        self._launch(work, result, tags={REPLAY_TAG: "true"})
+                result.seconds = time.monotonic() - begun
+                yield result
+
+    def _landed_days(self, stream: Stream, site: str, first_day: date, last_day: date) -> list[date]:
+        batches = self.landing.batches(stream.vendor, stream.name, site)
+        landed = {day for batch in batches if batch.is_complete for day in batch.days}
+        return sorted(day for day in landed if first_day <= day <= last_day)
+
     def _vendor(self, vendor: str, site: Site, first_day: date, last_day: date, *, refresh: bool) -> VendorResult:
+        from analytics_platform.vendors import vendor_resource
+
         result = VendorResult(vendor=vendor, site=site.key, state="complete")
         ids = site.ids(vendor)
         if ids is None:
             result.state = "not used"
             return result
         work = self.work(vendor, site, first_day, last_day, refresh=refresh)
-        missing = self._resource(vendor).missing_variables(ids)
+        missing = vendor_resource(vendor).missing_variables(ids)
         if missing and any(item.costs_requests for item in work):
             result.state = "off"
             result.message = f"{', '.join(missing)} not set"
             return result
         spent_before = self._requests(vendor, site.key)
         for item in work:
-            self._launch(item, result, refresh=refresh)
+            self._launch(item, result, tags={REFRESH_TAG: "true"} if refresh else {})
         result.requests = self._requests(vendor, site.key) - spent_before
         return result
 
-    def _launch(self, work: Work, result: VendorResult, *, refresh: bool) -> None:
+    def _launch(self, work: Work, result: VendorResult, *, tags: Mapping[str, str]) -> None:
         selection = [dg.AssetKey(spec.asset_key) for stream in work.streams for spec in stream.tables]
-        tags = {**range_tags(work.site, work.first_day, work.last_day), "vendor": work.vendor, "site": work.site}
-        if refresh:
-            tags[REFRESH_TAG] = "true"
-        outcome = self._execute(selection, tags)
+        partitions = range_tags(work.site, work.first_day, work.last_day)
+        outcome = self._execute(selection, {**partitions, "vendor": work.vendor, "site": work.site, **tags})
         for event in outcome.all_events:
             _count(event, result)
         if not outcome.success:
@@ -212,14 +254,6 @@ class Runner:
             tags=tags,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
-
-    def _resource(self, vendor: str) -> VendorResource:
-        from dagster._core.execution.build_resources import build_resources  # noqa: PLC0415
-
-        resource = self.definitions.resources[vendor] if self.definitions.resources else None
-        with build_resources({vendor: resource}) as built:
-            found: VendorResource = getattr(built, vendor)
-        return found
 
     def _requests(self, vendor: str, site: str) -> int:
         ledger: Ledger = open_ledger(self.settings)

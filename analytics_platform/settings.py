@@ -8,7 +8,8 @@ Where things live below `ANALYTICS_PLATFORM_HOME` (default `./.analytics_platfor
 
     sites.yaml      used when ANALYTICS_PLATFORM_CONFIG is not set and ./sites.yaml does not exist
     landing/        vendor pages as received                lake/         typed Parquet, one file a partition
-    warehouse/      warehouse.duckdb (dbt writes it)        published/    immutable snapshots and the pointer to the newest
+    warehouse/      warehouse.duckdb (dbt writes it)        published/    immutable snapshots and the pointer to the
+    newest
     state/          ledger.db: requests, deferrals          dagster/      DAGSTER_HOME
 """
 

@@ -1,6 +1,7 @@
 """When things run by themselves: daily schedules, and sensors that resume what quota deferred.
 
-Belongs here: the factories every vendor's `automation.py` calls. Does not belong here: a vendor's clock time or quota figures.
+Belongs here: the factories every vendor's `automation.py` calls. Does not belong here: a vendor's clock time or
+quota figures.
 
 One owner a timescale: seconds belong to the transport, minutes to Dagster's retry policy, hours to the sensor here.
 """
@@ -49,7 +50,9 @@ def vendor_automation(
         daily_at: (hour, minute) UTC; vendors are staggered so that they do not start together.
     """
     job = dg.define_asset_job(
-        f"{vendor}_daily", selection=dg.AssetSelection.groups(vendor), description=f"Every {vendor} table, for one site and days."
+        f"{vendor}_daily",
+        selection=dg.AssetSelection.groups(vendor),
+        description=f"Every {vendor} table, for one site and days.",
     )
     return Automation(
         jobs=[job],
@@ -71,7 +74,8 @@ def _daily_schedule(
         default_status=dg.DefaultScheduleStatus.STOPPED,
         required_resource_keys={vendor},
         description=(
-            f"Fetches yesterday from {vendor} for every site, and again the days it may still revise. One run a site; days that are "
+            f"Fetches yesterday from {vendor} for every site, and again the days it may still revise. "
+            "One run a site; days that are "
             "already final cost nothing."
         ),
     )
@@ -105,7 +109,9 @@ def _daily_requests(
     if snapshots:
         plans.append(("snapshot", snapshots, now.date(), now.date()))
     if dated:
-        first = max(start, yesterday - timedelta(days=max(stream.lookback_days for stream in dated)))
+        # One day more than the look-back: west of Greenwich a local day ends after the schedule's time, and would
+        # otherwise stay provisional. Days that are final cost nothing.
+        first = max(start, yesterday - timedelta(days=1 + max(stream.lookback_days for stream in dated)))
         if first <= yesterday:
             plans.append(("daily", dated, first, yesterday))
     for label, chosen, first_day, last_day in plans:
@@ -126,7 +132,8 @@ def _quota_reset_sensor(vendor: str, streams: Sequence[Stream], job: Any) -> dg.
         default_status=dg.DefaultSensorStatus.STOPPED,
         required_resource_keys={"platform"},
         description=(
-            f"Resumes what was deferred because {vendor}'s request quota was spent: newest day first, once per deferral, and only when the "
+            f"Resumes what was deferred because {vendor}'s request quota was spent: newest day first, "
+            "once per deferral, and only when the "
             "window has room again. Landed pages are kept, so nothing is paid for twice."
         ),
     )
@@ -144,7 +151,9 @@ def _quota_reset_sensor(vendor: str, streams: Sequence[Stream], job: Any) -> dg.
 
 
 def requests_for_deferred(due: Sequence[Deferral], streams: dict[str, Stream]) -> Iterator[dg.RunRequest]:
-    """One run per deferral, newest day first. The run key names the deferral, so a repeated tick requests nothing new."""
+    """One run per deferral, newest day first. The run key names the deferral, so a repeated tick requests nothing
+    new.
+    """
     for deferral in sorted(due, key=lambda d: d.last_day, reverse=True):
         yield dg.RunRequest(
             run_key=(

@@ -20,11 +20,12 @@ section 6); it runs on pandas frames because its DuckDB route does not work on t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -161,14 +162,17 @@ def run_suites(
     """
     import pandas as pd
 
-    expectations = _great_expectations().expectations
-    rules = _row_rules(spec, expectations)
     partitions = _partition_frame(spec, profile, history, pd)
-    partition_rules = _partition_rules(spec, expectations)
-    with _lock:
+    with _quietly():
+        expectations = _great_expectations().expectations
         verdicts = [
-            *_validate(f"{spec.qualified_name} rows", frame, rules, "_day"),
-            *_validate(f"{spec.qualified_name} partitions", partitions, partition_rules, "partition_date"),
+            *_validate(f"{spec.qualified_name} rows", frame, _row_rules(spec, expectations), "_day"),
+            *_validate(
+                f"{spec.qualified_name} partitions",
+                partitions,
+                _partition_rules(spec, expectations),
+                "partition_date",
+            ),
         ]
     return tuple(_outcome(spec, name, verdicts, frame, partitions) for name in CHECK_NAMES)
 
@@ -234,8 +238,8 @@ def _row_rules(spec: TableSpec, gxe: Any) -> list[_Rule]:
 
 
 def _key_rule(spec: TableSpec, gxe: Any) -> _Rule:
-    # A partition is one site's day: the key is unique there, and a range holds each day once.
-    columns = [*dict.fromkeys((*spec.key, "_day"))]
+    # A partition is one site's day, and the natural key is unique within it.
+    columns = [*dict.fromkeys((*spec.key, "_site", "_day"))]
     return _Rule(
         check="keys_are_unique",
         subject=", ".join(spec.key),
@@ -346,20 +350,25 @@ def _zone_hours(spec: TableSpec) -> float:
 # ------------------------------------------------------------------------------------------------------ validation
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """One thread at a time, without the package's warnings, and with the process's own warnings left as they were."""
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.captureWarnings(capture=False)  # its import sends every warning of the process to a logger
+
+
 @lru_cache(maxsize=1)
 def _great_expectations() -> Any:
     """The package, imported once a process with its telemetry off before the first byte of it runs."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     # It logs exceptions with their text, and their text may quote a value of the frame.
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)
-    showwarning = warnings.showwarning
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import great_expectations
-        import great_expectations.expectations
-
-    if warnings.showwarning is not showwarning:
-        logging.captureWarnings(capture=False)  # its import sends every warning of the process to a logger
+    import great_expectations
+    import great_expectations.expectations
 
     return great_expectations
 
@@ -384,14 +393,12 @@ def _validate(suite_name: str, frame: pd.DataFrame, rules: Sequence[_Rule], day_
     for number, rule in enumerate(rules):
         rule.expectation.meta = {"rule": number}
     suite = gx.ExpectationSuite(name=suite_name, expectations=[rule.expectation for rule in rules])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            batch = definition.get_batch(batch_parameters={"dataframe": frame})
-            results = batch.validate(suite, result_format="BOOLEAN_ONLY").results
-        finally:
-            # The engine would keep the frame until the next one comes.
-            definition.data_asset.datasource.get_execution_engine().batch_manager._batch_data_cache.clear()
+    try:
+        batch = definition.get_batch(batch_parameters={"dataframe": frame})
+        results = batch.validate(suite, result_format="BOOLEAN_ONLY").results
+    finally:
+        # The engine would keep the frame until the next one comes.
+        definition.data_asset.datasource.get_execution_engine().batch_manager._batch_data_cache.clear()
     return [_verdict(rules[result.expectation_config.meta["rule"]], result, frame, day_column) for result in results]
 
 
@@ -401,7 +408,7 @@ def _verdict(rule: _Rule, result: Any, frame: pd.DataFrame, day_column: str) -> 
     if passed or rule.broken is None or not evaluated:
         return _Verdict(rule=rule, passed=passed, evaluated=evaluated, rows=len(frame))
     broken = rule.broken(frame).fillna(value=False).astype(bool)
-    days = frame.loc[broken, day_column] if day_column in frame else ()
+    days = frame.loc[broken, day_column].dropna() if day_column in frame else ()
     return _Verdict(
         rule=rule,
         passed=False,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from analytics_platform.core.errors import StorageError
 
-__all__ = ["fsync_directory", "fsync_file", "replace_file", "storage_errors", "write_file"]
+__all__ = ["fsync_directory", "fsync_file", "make_directories", "replace_file", "storage_errors", "write_file"]
 
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
 
@@ -30,7 +30,8 @@ def storage_errors(doing: str) -> Iterator[None]:
             raise
         raise StorageError(
             f"{doing} failed: {os.strerror(error.errno)}.",
-            "Free space or fix permissions under ANALYTICS_PLATFORM_HOME and run again; nothing half-written is visible.",
+            "Free space or fix permissions under ANALYTICS_PLATFORM_HOME and run again; "
+            "nothing half-written is visible.",
         ) from error
 
 
@@ -48,6 +49,15 @@ def fsync_directory(path: Path) -> None:
     fsync_file(path)
 
 
+def make_directories(path: Path) -> None:
+    """Create a directory with its parents so that their names survive a power cut, not only their content."""
+    if path.is_dir():
+        return
+    make_directories(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync_directory(path.parent)
+
+
 def replace_file(temporary: Path, final: Path) -> None:
     """Publish `temporary` under `final`'s name in one step. Both are in the same directory or file system."""
     with storage_errors(f"Writing {final.name}"):
@@ -59,7 +69,7 @@ def replace_file(temporary: Path, final: Path) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Replace a small file whole and durably."""
     with storage_errors(f"Writing {path.name}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directories(path.parent)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.write_bytes(content)
         replace_file(temporary, path)

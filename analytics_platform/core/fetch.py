@@ -1,11 +1,12 @@
 """Which days still have to be asked for, and asking: stream → pages → landing → lake, for one site.
 
-Belongs here: the decision per day (landed and final, provisional, missing, not backfillable), running a stream's extraction
+Belongs here: the decision per day (landed and final, provisional, missing, not backfillable), running a stream's
+extraction
 under the landing's lock, decoding what is complete. Knows no Dagster: `core.ingest` turns the outcome into events.
 Does not belong here: HTTP, SQL, any vendor's name.
 
-A day is *final* when its newest complete batch was landed after the day's end plus the stream's look-back: nobody asks for it again.
-Landed earlier it is *provisional*: the next run asks again and the newer batch wins. Re-decoding never costs a request.
+A day is *final* when every page of its newest complete batch was received after the day's end plus the stream's
+look-back: nobody asks for it again. Received earlier (also in part, when the batch was deferred in between) it is *provisional*: the next run asks again and the newer batch wins. Re-decoding never costs a request.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class SiteContext:
 class DayState:
     """One day of one stream and site.
 
-    `batch` is the newest complete batch covering the day, None when there is none; `is_final` says that nobody asks again.
+    `batch` is the newest complete batch covering the day, None when there is none; `is_final` says that nobody asks
+    again.
     """
 
     day: date
@@ -95,7 +97,7 @@ def state_of_days(
             states[day] = DayState(day=day, batch=batch, is_final=batch is not None, is_backfillable=day == current)
             continue
         settled_at = day_ends_at(table, day, site.timezone) + lookback
-        is_final = batch is not None and batch.landed_at is not None and batch.landed_at >= settled_at
+        is_final = batch is not None and batch.asked_since is not None and batch.asked_since >= settled_at
         states[day] = DayState(day=day, batch=batch, is_final=is_final, is_backfillable=day <= current)
     return states
 
@@ -149,16 +151,19 @@ class Fetcher:
             tables: decode only these tables of the stream (all of them by default).
 
         Returns:
-            The outcome; a QuotaError becomes `deferred`, another platform error becomes `error`. Days finished before either
+            The outcome; a QuotaError becomes `deferred`, another platform error becomes `error`. Days finished
+            before either
             are decoded and listed.
         """
         outcome = FetchOutcome()
-        now = self._clock.now()
-        states = state_of_days(stream, self._landing, site, days, now)
-        wanted = [d for d, s in states.items() if s.is_backfillable] if refresh else days_to_fetch(states)
+        try:
+            states = self._states(stream, site, days)
+        except DataError as error:
+            outcome.error = error.located(vendor=stream.vendor, site=site.key)
+            return outcome
         outcome.not_backfillable = [d for d, s in states.items() if s.batch is None and not s.is_backfillable]
-        if wanted:
-            self._fetch(stream, site, sorted(wanted), outcome, connect, fresh=refresh)
+        if _wanted(states, refresh=refresh):
+            self._fetch(stream, site, days, outcome, connect, refresh=refresh)
         self._decode(stream, site, days, outcome, tables)
         if outcome.not_backfillable and not outcome.decoded and outcome.error is None and outcome.deferred is None:
             outcome.error = _not_backfillable(stream, site, outcome.not_backfillable)
@@ -176,24 +181,32 @@ class Fetcher:
         """The instant so many seconds from now, by the platform's clock."""
         return self._clock.now() + timedelta(seconds=seconds)
 
+    def _states(self, stream: Stream, site: SiteContext, days: Sequence[date]) -> dict[date, DayState]:
+        return state_of_days(stream, self._landing, site, days, self._clock.now())
+
     # -- fetching ------------------------------------------------------------------------------------------------
 
     def _fetch(
         self,
         stream: Stream,
         site: SiteContext,
-        wanted: list[date],
+        days: Sequence[date],
         outcome: FetchOutcome,
         connect: Callable[[], Any],
         *,
-        fresh: bool,
+        refresh: bool,
     ) -> None:
-        remaining = list(wanted)
+        remaining: list[date] = []
         try:
-            with self._landing.exclusive(stream.vendor, stream.name, site.key), connect() as client:
-                for chunk in _chunks(stream, wanted):
-                    self._fetch_chunk(stream, site, chunk, client, outcome, fresh=fresh)
-                    remaining = [day for day in remaining if day not in chunk]
+            with self._landing.exclusive(stream.vendor, stream.name, site.key):
+                # Asked again under the lock: another run may have paid for these days since.
+                remaining = _wanted(self._states(stream, site, days), refresh=refresh)
+                if not remaining:
+                    return
+                with connect() as client:
+                    for chunk in list(_chunks(stream, remaining)):
+                        self._fetch_chunk(stream, site, chunk, client, outcome, fresh=refresh)
+                        remaining = [day for day in remaining if day not in chunk]
         except QuotaError as error:
             outcome.deferred = Deferred(
                 days=tuple(remaining), resume_at=error.resume_at, reason=str(error), landed_records=outcome.records
@@ -267,7 +280,7 @@ class Fetcher:
         tables: Sequence[TableSpec] | None,
     ) -> None:
         """Decode every day that has a complete batch. A day whose tables did not all decode is not listed as done."""
-        states = state_of_days(stream, self._landing, site, days, self._clock.now())
+        states = self._states(stream, site, days)
         assignments = _by_batch({day: state.batch for day, state in states.items() if state.batch is not None})
         failed: set[date] = set()
         for spec in tables if tables is not None else stream.tables:
@@ -295,13 +308,18 @@ class Fetcher:
             days = [day for _, batch_days in assignments for day in batch_days]
             if len(assignments) == 1:
                 failed.update(days)
-                outcome.error = error.located(vendor=spec.vendor, site=site.key, partition=_span(days))
+                located = error.located(vendor=spec.vendor, site=site.key, partition=_span(days))
+                outcome.error = outcome.error or located
                 return []
         return [
             partition
             for assignment in assignments
             for partition in self._decode_table(spec, [assignment], site, outcome, failed)
         ]
+
+
+def _wanted(states: Mapping[date, DayState], *, refresh: bool) -> list[date]:
+    return sorted(day for day, state in states.items() if state.is_backfillable) if refresh else days_to_fetch(states)
 
 
 def _chunks(stream: Stream, days: list[date]) -> Iterator[list[date]]:
@@ -328,7 +346,8 @@ def _span(days: Sequence[date]) -> str:
 def _not_backfillable(stream: Stream, site: SiteContext, days: Sequence[date]) -> NotBackfillable:
     return NotBackfillable(
         f"{stream.qualified_name} cannot be fetched for {_span(days)}.",
-        "It is a snapshot of the vendor's state today: materialise today's partition. Past days exist only where a snapshot "
+        "It is a snapshot of the vendor's state today: materialise today's partition. "
+        "Past days exist only where a snapshot "
         "was taken on that day, and days that have not begun cannot be asked for.",
         Where(vendor=stream.vendor, endpoint=stream.name, site=site.key, partition=_span(days)),
     )

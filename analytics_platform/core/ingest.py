@@ -1,13 +1,16 @@
 """Table spec → partitioned Dagster asset: how a stream becomes a node of the asset graph.
 
-Belongs here: asset definitions from streams, the step that runs a stream for its partitions, the events a person sees (rows,
-requests, why a day is missing). Does not belong here: deciding what to fetch (`core.fetch`), check rules (`core.checks`), any
+Belongs here: asset definitions from streams, the step that runs a stream for its partitions, the events a person
+sees (rows,
+requests, why a day is missing). Does not belong here: deciding what to fetch (`core.fetch`), check rules
+(`core.checks`), any
 vendor's name.
 
 The step's contract with Dagster:
 
 * every partition finished → one Output a table, so steps further down in the same run go on;
-* some finished, then out of quota → one AssetMaterialization per *finished* partition and an observation saying until when the rest
+* some finished, then out of quota → one AssetMaterialization per *finished* partition and an observation saying
+until when the rest
   is deferred; the step is green, the rest stays missing, the slot is free;
 * some finished, then a failure → the finished ones are recorded, then the step fails with a message for people.
 """
@@ -23,10 +26,10 @@ import dagster as dg
 
 from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, partition_profiles, run_suites
 from analytics_platform.core.errors import ConfigurationError, PlatformError, TransientVendorError, Where
-from analytics_platform.core.fetch import FetchOutcome, Fetcher, SiteContext
+from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import DecodedPartition, Lake
-from analytics_platform.core.progress import Progress
 from analytics_platform.core.partitions import partition_key, split_key, vendor_partitions
+from analytics_platform.core.progress import Progress
 from analytics_platform.core.quota import Ledger, spending
 from analytics_platform.core.resources import PlatformResource, VendorResource
 from analytics_platform.core.streams import Stream
@@ -34,10 +37,13 @@ from analytics_platform.core.tables import Sensitivity, TableSpec
 from analytics_platform.core.vendor_checks import VendorCheck
 from analytics_platform.settings import Settings
 
-__all__ = ["REFRESH_TAG", "vendor_assets"]
+__all__ = ["REFRESH_TAG", "REPLAY_TAG", "vendor_assets"]
 
 REFRESH_TAG = "analytics_platform/refresh"
 """Run tag: "true" asks the vendor again for days that are already final (it costs requests)."""
+
+REPLAY_TAG = "analytics_platform/replay"
+"""Run tag: "true" decodes landed pages again and asks the vendor nothing, whatever the days' state."""
 
 _PREVIEW_ROWS = 5
 _LOG_EVERY_SECONDS = 5.0
@@ -107,9 +113,7 @@ def _check_specs(spec: TableSpec, checks: Sequence[VendorCheck]) -> Iterator[dg.
             yield dg.AssetCheckSpec(check.name, asset=key, blocking=check.blocking, description=check.description)
 
 
-def _asset_spec(
-    spec: TableSpec, stream: Stream, partitions: dg.MultiPartitionsDefinition, owner: str
-) -> dg.AssetSpec:
+def _asset_spec(spec: TableSpec, stream: Stream, partitions: dg.MultiPartitionsDefinition, owner: str) -> dg.AssetSpec:
     return dg.AssetSpec(
         dg.AssetKey(spec.asset_key),
         description=spec.description,
@@ -162,7 +166,7 @@ def _run_step(
     platform: PlatformResource = context.resources.platform
     vendor: VendorResource = getattr(context.resources, stream.vendor)
     lake = platform.lake
-    lake.prepare((*stream.tables, *(specs_by_name[name] for name in stream.depends_on)), ())
+    lake.prepare((*stream.tables, *(specs_by_name[name] for name in stream.depends_on)), None)
     selected = [spec for spec in stream.tables if dg.AssetKey(spec.asset_key) in context.selected_asset_keys]
     fetcher = Fetcher(
         landing=platform.landing,
@@ -175,7 +179,9 @@ def _run_step(
     finished: list[_Done] = []
     for site_key, days in _days_by_site(context.partition_keys).items():
         site = _site_context(platform.settings, stream.vendor, site_key)
-        outcome = FetchOutcome() if site is None else _fetch(context, stream, fetcher, vendor, platform.ledger, site, days)
+        outcome = (
+            FetchOutcome() if site is None else _fetch(context, stream, fetcher, vendor, platform.ledger, site, days)
+        )
         if site is None:
             outcome.error = _not_configured(stream, site_key)
             site = SiteContext(key=site_key, timezone="UTC", ids={})
@@ -196,6 +202,8 @@ def _fetch(
         vendor.require(site.ids)
         return vendor.connect(site.ids, ledger)
 
+    if context.run.tags.get(REPLAY_TAG) == "true":
+        return fetcher.replay(stream, site, days)
     refresh = context.run.tags.get(REFRESH_TAG) == "true"
     is_backfill = len(days) > 1 or "dagster/backfill" in context.run.tags
     with spending(stream=stream.name, site=site.key, run_id=context.run_id, backfill=is_backfill):
@@ -250,9 +258,7 @@ def _events(
             raise _failure(item.outcome.error)
 
 
-def _partition_metadata(
-    spec: TableSpec, finished: list[_Done], lake: Lake
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _partition_metadata(spec: TableSpec, finished: list[_Done], lake: Lake) -> Iterator[tuple[str, dict[str, Any]]]:
     for item in finished:
         days = item.outcome.done_days
         for day in days:
@@ -295,7 +301,10 @@ def _preview(spec: TableSpec, site: str, day: date, lake: Lake) -> str:
         return "*no rows*"
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     for row in rows:
-        cells = ["•••" if name in hidden and value is not None else _cell(value) for name, value in zip(names, row, strict=True)]
+        cells = [
+            "•••" if name in hidden and value is not None else _cell(value)
+            for name, value in zip(names, row, strict=True)
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -312,7 +321,9 @@ def _observations(spec: TableSpec, finished: list[_Done]) -> Iterator[dg.AssetOb
     for item in finished:
         deferred = item.outcome.deferred
         if deferred is not None:
-            until = deferred.resume_at.strftime("%Y-%m-%d %H:%M UTC") if deferred.resume_at else "the vendor's next window"
+            until = (
+                deferred.resume_at.strftime("%Y-%m-%d %H:%M UTC") if deferred.resume_at else "the vendor's next window"
+            )
             yield dg.AssetObservation(
                 dg.AssetKey(spec.asset_key),
                 partition=partition_key(deferred.days[0], item.site.key),
@@ -356,9 +367,7 @@ def _check_results(
             yield _merged_result(key, name, [outcome for outcome in outcomes if outcome.name == name])
 
 
-def _check_site(
-    spec: TableSpec, item: _Done, lake: Lake, checks: Sequence[VendorCheck]
-) -> tuple[SuiteOutcome, ...]:
+def _check_site(spec: TableSpec, item: _Done, lake: Lake, checks: Sequence[VendorCheck]) -> tuple[SuiteOutcome, ...]:
     """Run every check on the rows just written, and keep failing days of blocking ones from the marts."""
     days = item.outcome.done_days
     partitions = [p for day in days for p in item.outcome.decoded[day] if p.spec is spec]
@@ -366,7 +375,9 @@ def _check_site(
     history = lake.row_counts(spec, item.site.key, [d for d in lake.days(spec, item.site.key) if d < days[0]][-28:])
     profiles = partition_profiles(partitions, item.outcome.provisional)
     outcomes = (*run_suites(spec, frame, profiles, history), *(_as_outcome(check, frame) for check in checks))
-    failing = {day for outcome in outcomes if outcome.blocking and not outcome.passed for day in outcome.failing_days or days}
+    failing = {
+        day for outcome in outcomes if outcome.blocking and not outcome.passed for day in outcome.failing_days or days
+    }
     passing_days = [day for day in days if day not in failing]
     lake.block(spec, item.site.key, failing=sorted(failing), passing_days=passing_days)
     return outcomes

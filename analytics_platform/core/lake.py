@@ -1,20 +1,26 @@
 """The lake: landed pages decoded at engine speed into one typed Parquet file a partition.
 
 Belongs here: the decode, the atomic replacement of a partition, reading partitions back, anchors, blocked partitions.
-The only place that writes Parquet. Does not belong here: HTTP, what the columns mean (`vendors/<v>/tables.py`), Dagster.
+The only place that writes Parquet. Does not belong here: HTTP, what the columns mean (`vendors/<v>/tables.py`),
+Dagster.
 
     lake/<vendor>/<table>/site=<site>/day=<day>/part.parquet
 
-Python splits each page into raw records (bytes, no Python objects a row); DuckDB reads them with the table's declared fields,
-computes the columns, keeps the newest row of a natural key, and writes. A partition is replaced by one rename: readers see the old
-file or the new one, and need no lock. A field that cannot be read with its declared type stops the decode; a field nobody
+Python splits each page into raw records (bytes, no Python objects a row); DuckDB reads them with the table's
+declared fields,
+computes the columns, keeps the newest row of a natural key, and writes. A partition is replaced by one rename:
+readers see the old
+file or the new one, and need no lock. A field that cannot be read with its declared type stops the decode; a field
+nobody
 declared is kept in `_extra`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,8 +33,8 @@ import duckdb
 import msgspec
 from filelock import FileLock
 
-from analytics_platform.core.durable import replace_file, storage_errors
-from analytics_platform.core.errors import SchemaMismatch, Where
+from analytics_platform.core.durable import make_directories, replace_file, storage_errors
+from analytics_platform.core.errors import SchemaMismatch, StorageError, Where
 from analytics_platform.core.failpoints import passing
 from analytics_platform.core.landing import Batch, LandedPage
 from analytics_platform.core.tables import TableSpec
@@ -38,7 +44,7 @@ __all__ = ["ANCHOR_SITE", "DecodedPartition", "Lake", "LakeViews", "SiteRow", "c
 ANCHOR_SITE: Final = "_anchor"
 ANCHOR_DAY: Final = date(1970, 1, 1)
 
-_QUOTED = re.compile(r"""(["']).*?\1""", re.DOTALL)
+_OWN_WORDS = re.compile(r"\berror\('((?:[^']|'')*)'\)")
 
 
 _BLOCKED_COLUMNS: Final = "vendor VARCHAR, table_name VARCHAR, site_key VARCHAR, partition_date DATE"
@@ -77,9 +83,9 @@ class DecodedPartition:
     extra_fields: tuple[str, ...] = field(default=())
 
 
-def connect(**settings: str) -> duckdb.DuckDBPyConnection:
+def connect(**settings: str | bool | int | float | list[str]) -> duckdb.DuckDBPyConnection:
     """An in-memory engine that fetches nothing from anywhere (M23)."""
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "threads": str(min(4, os.cpu_count() or 1)),
@@ -115,25 +121,28 @@ class Lake:
         """Write partitions from landed batches, each by one atomic rename, in day order.
 
         Args:
-            assignments: batches with the days each of them is the source of; a batch's rows of other days are dropped (a range
+            assignments: batches with the days each of them is the source of; a batch's rows of other days are
+            dropped (a range
                 is asked with a margin, and a newer batch may have replaced some of an older one's days).
 
         Raises:
             SchemaMismatch: a record cannot be read as declared; no partition of this call has changed.
             LandingCorrupt, StorageError.
         """
-        with tempfile.TemporaryDirectory(prefix=".decode-", dir=self._scratch()) as scratch:
-            stage = _Stage(Path(scratch), spec)
-            for batch, batch_days in assignments:
-                stage.add(batch, batch_days)
-            days = sorted({day for _, batch_days in assignments for day in batch_days})
-            with connect(temp_directory=scratch) as engine, _readable_errors(spec, site):
+        with storage_errors("Decoding landed pages"), self._scratch() as scratch:
+            stage = _Stage(scratch, spec)
+            with connect(temp_directory=str(scratch)) as engine, _readable_errors(engine, stage, spec, site):
+                for batch, batch_days in assignments:
+                    stage.add(batch, batch_days)
+                days = sorted({day for _, batch_days in assignments for day in batch_days})
                 stage.load(engine)
                 _decode_rows(engine, spec, site)
                 duplicates = _duplicates_by_day(engine, spec)
                 extra_fields = _extra_fields(engine) if stage.has_unknown_fields else ()
                 passing("lake.decoded")
-                return [self._write(engine, spec, site, day, duplicates.get(day, 0), extra_fields) for day in days]
+                return [
+                    self._write(engine, spec, site, day, duplicates.get(day, 0), extra_fields, scratch) for day in days
+                ]
 
     def _write(
         self,
@@ -143,11 +152,13 @@ class Lake:
         day: date,
         duplicates: int,
         extra_fields: tuple[str, ...],
+        scratch: Path,
     ) -> DecodedPartition:
         path = self.partition_path(spec, site, day)
         with storage_errors("Writing a lake partition"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".part.{os.getpid()}.tmp")
+            make_directories(path.parent)
+        # In the scratch folder, so that what a killed process leaves is swept with it.
+        temporary = scratch / f"{day}.parquet"
         # One row a key is left; a total order makes the same rows the same bytes.
         order = ", ".join(_quote(name) for name in (*spec.key, "_landed_at"))
         anchor = f"min({_quote(spec.anchor)}), max({_quote(spec.anchor)})" if spec.anchor else "NULL, NULL"
@@ -203,7 +214,8 @@ class Lake:
             for day, is_blocked in verdicts:
                 where = [spec.vendor, spec.name, site, day]
                 engine.execute(
-                    "DELETE FROM blocked WHERE vendor = ? AND table_name = ? AND site_key = ? AND partition_date = ?", where
+                    "DELETE FROM blocked WHERE vendor = ? AND table_name = ? AND site_key = ? AND partition_date = ?",
+                    where,
                 )
                 if is_blocked:
                     engine.execute("INSERT INTO blocked VALUES (?, ?, ?, ?)", where)
@@ -222,14 +234,18 @@ class Lake:
         with connect() as engine:
             return engine.execute(f"SELECT * FROM read_parquet({_literal(path)}) ORDER BY ALL").fetchall()
 
-    def prepare(self, specs: Iterable[TableSpec], sites: Iterable[SiteRow]) -> None:
-        """Write what readers may count on before any partition exists: anchors, the blocked list, the list of sites."""
+    def prepare(self, specs: Iterable[TableSpec], sites: Iterable[SiteRow] | None) -> None:
+        """Write what readers may count on before any partition exists: anchors, the blocked list, the list of sites.
+
+        Without `sites` the list stays as it is: a vendor's step knows only its own tables, and a build may be reading.
+        """
         known = list(specs)
         for spec in known:
             self.ensure_anchor(spec)
         if known and not (self.root / "_blocked" / "partitions.parquet").is_file():
             self.block(known[0], ANCHOR_SITE, failing=(), passing_days=())
-        self._write_sites(list(sites))
+        if sites is not None:
+            self._write_sites(list(sites))
 
     def _write_sites(self, rows: list[SiteRow]) -> None:
         path = self.root / "_config" / "sites.parquet"
@@ -268,20 +284,37 @@ class Lake:
         """Rows of the given partitions as one pandas frame with exactly the table's columns."""
         paths = [self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)]
         with connect() as engine:
-            return engine.execute(f"FROM {_parquet(paths or [self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)])}").df()
+            return engine.execute(
+                f"FROM {_parquet(paths or [self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)])}"
+            ).df()
 
-    def head(self, spec: TableSpec, site: str, day: date, columns: Sequence[str], *, limit: int) -> list[tuple[Any, ...]]:
+    def head(
+        self, spec: TableSpec, site: str, day: date, columns: Sequence[str], *, limit: int
+    ) -> list[tuple[Any, ...]]:
         """The first rows of one partition, for a preview."""
         selected = ", ".join(_quote(name) for name in columns)
         with connect() as engine:
             source = _parquet([self.partition_path(spec, site, day)])
             return engine.execute(f"SELECT {selected} FROM {source} LIMIT {int(limit)}").fetchall()
 
-    def _scratch(self) -> Path:
-        scratch = self.root / ".scratch"
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder of this decode, locked while it is in use; folders whose process died are swept (they hold raw
+        records, which must not stay behind).
+        """
+        base = self.root / ".scratch"
         with storage_errors("Preparing the lake"):
-            scratch.mkdir(parents=True, exist_ok=True)
-        return scratch
+            make_directories(base)
+            with FileLock(base / ".lock"):
+                _sweep(base)
+                folder = Path(tempfile.mkdtemp(prefix="decode-", dir=base))
+                held = os.open(folder, os.O_RDONLY)
+                fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
 
 class LakeViews:
@@ -303,6 +336,18 @@ class LakeViews:
                     f"'{pattern}', hive_partitioning = false, union_by_name = true) WHERE _site <> '{ANCHOR_SITE}'"
                 )
             return engine.execute(sql, list(parameters)).fetchall()
+
+
+def _sweep(base: Path) -> None:
+    for folder in base.glob("decode-*"):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue  # a decode that is running
+        finally:
+            os.close(descriptor)
 
 
 # ---------------------------------------------------------------------------------------------------------- decode
@@ -361,8 +406,17 @@ class _Stage:
         else:
             columns = {"p": "INTEGER", "r": _struct(self._spec.wire)}
             engine.execute(
-                f"CREATE VIEW records AS SELECT p, r, CAST(NULL AS VARCHAR) AS x FROM {_read_ndjson(self._records_path, columns)}"
+                "CREATE VIEW records AS SELECT p, r, CAST(NULL AS VARCHAR) AS x "
+                f"FROM {_read_ndjson(self._records_path, columns)}"
             )
+
+    def unreadable_fields(self, engine: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Declared fields whose type does not fit some record, by reading each on its own."""
+        self._records.close()
+        for name, type_ in self._spec.wire.items():
+            source = _read_ndjson(self._records_path, {"r": _struct({name: type_})})
+            if _fails(engine, f"SELECT max(hash(r)) FROM {source}"):
+                yield f"field {name} ({type_})"
 
     def _find_unknown_fields(self, engine: duckdb.DuckDBPyConnection) -> bool:
         source = _read_ndjson(self._records_path, {"r": "JSON"})
@@ -387,10 +441,12 @@ class _Stage:
 def split_records(body: bytes, paths: Sequence[str], *, union: bool = False) -> list[bytes]:
     """The raw records of a page: the first of `paths` that exists (all of them with `union`), without building objects.
 
-    "" is the root, "a.b" a member of a member; null is no record, an object is one record, and a path ending in "{}" makes each
+    "" is the root, "a.b" a member of a member; null is no record, an object is one record, and a path ending in "{}"
+    makes each
     member of an object a record `{"key": …, "value": …}`. A page with none of the paths has no records.
     """
-    # Strict JSON (checked when the page was received) has raw newlines only between tokens, so this cannot touch a string.
+    # Strict JSON (checked when the page was received) has raw newlines only between tokens, so this cannot touch a
+    # string.
     flat = body.replace(b"\n", b" ").replace(b"\r", b" ")
     records: list[bytes] = []
     for path in paths:
@@ -432,23 +488,34 @@ def _entries(value: bytes) -> list[bytes]:
     return [b'{"key":%b,"value":%b}' % (msgspec.json.encode(key), bytes(raw)) for key, raw in members.items()]
 
 
-def _decode_rows(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str) -> None:
-    """Fill tables `candidates` (all rows) and `decoded` (one row a natural key)."""
+def _source(spec: TableSpec) -> str:
+    """SQL of what a column expression sees: one row a record, or a row an element."""
     source = "SELECT p, r, x, c, days, landed_at, run_id FROM records JOIN pages USING (p)"
     if spec.explode is not None:
         listed = f"r.{_quote(spec.explode)}" if spec.explode in spec.wire else spec.explode
         source = (
-            "SELECT p, r, CAST(NULL AS VARCHAR) AS x, c, days, landed_at, run_id, unnest(l) AS e, generate_subscripts(l, 1) AS i "
+            "SELECT p, r, CAST(NULL AS VARCHAR) AS x, c, days, landed_at, run_id, "
+            "unnest(l) AS e, generate_subscripts(l, 1) AS i "
             f"FROM (SELECT *, {listed} AS l FROM ({source})) WHERE len(l) > 0"
         )
-    own = ",\n  ".join(
-        f"CAST({column.expr or 'r.' + _quote(column.name)} AS {column.type}) AS {_quote(column.name)}"
-        for column in spec.columns
-    )
-    predicate = f"list_contains(days, {spec.day})" + (f" AND ({spec.where})" if spec.where else "")
+    return source
+
+
+def _predicate(spec: TableSpec) -> str:
+    return f"list_contains(days, {spec.day})" + (f" AND ({spec.where})" if spec.where else "")
+
+
+def _typed(spec: TableSpec, name: str) -> str:
+    column = spec.column(name)
+    return f"CAST({column.expr or 'r.' + _quote(column.name)} AS {column.type})"
+
+
+def _decode_rows(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str) -> None:
+    """Fill tables `candidates` (all rows) and `decoded` (one row a natural key)."""
+    own = ",\n  ".join(f"{_typed(spec, column.name)} AS {_quote(column.name)}" for column in spec.columns)
     engine.execute(
         f"CREATE TABLE candidates AS SELECT\n  {own},\n  ? AS _site, {spec.day} AS _day, landed_at AS _landed_at, "
-        f"run_id AS _run_id, x AS _extra, p AS _page\nFROM ({source}) WHERE {predicate}",
+        f"run_id AS _run_id, x AS _extra, p AS _page\nFROM ({_source(spec)}) WHERE {_predicate(spec)}",
         [site],
     )
     key = ", ".join(_quote(name) for name in spec.key)
@@ -464,7 +531,10 @@ def _decode_rows(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str) 
         engine.execute(f"CREATE TABLE decoded AS SELECT {selected} FROM ({grouped})")
         return
     selected = ", ".join(f"CAST({_quote(c.name)} AS {c.type}) AS {_quote(c.name)}" for c in spec.all_columns)
-    newest_first = f"row_number() OVER (PARTITION BY {key} ORDER BY _landed_at DESC, _page DESC) = 1"
+    # Two different rows of one key in one page have no order of their own: the hash gives them one, so that the same
+    # pages always give the same bytes.
+    tie = f"hash({', '.join(_quote(column.name) for column in spec.columns)}, _extra)"
+    newest_first = f"row_number() OVER (PARTITION BY {key} ORDER BY _landed_at DESC, _page DESC, {tie}) = 1"
     engine.execute(f"CREATE TABLE decoded AS SELECT {selected} FROM candidates QUALIFY {newest_first}")
 
 
@@ -479,7 +549,9 @@ def _duplicates_by_day(engine: duckdb.DuckDBPyConnection, spec: TableSpec) -> di
 
 
 def _extra_fields(engine: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-    rows = engine.execute("SELECT DISTINCT unnest(json_keys(_extra)) AS k FROM decoded WHERE _extra IS NOT NULL ORDER BY k").fetchall()
+    rows = engine.execute(
+        "SELECT DISTINCT unnest(json_keys(_extra)) AS k FROM decoded WHERE _extra IS NOT NULL ORDER BY k"
+    ).fetchall()
     return tuple(name for (name,) in rows)
 
 
@@ -497,7 +569,8 @@ def _struct(fields: Mapping[str, str]) -> str:
 def _read_ndjson(path: Path, columns: Mapping[str, str]) -> str:
     """A table function call with explicit columns: auto-detection drops late columns silently (M20)."""
     typed = ", ".join(f"{_quote(name)}: '{type_.replace(chr(39), chr(39) * 2)}'" for name, type_ in columns.items())
-    return f"read_json({_literal(path)}, format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = 67108864)"
+    options = f"format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = 67108864"
+    return f"read_json({_literal(path)}, {options})"
 
 
 def _copy(engine: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
@@ -524,16 +597,53 @@ def _schema(engine: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, st
     return [(row[0], row[1]) for row in engine.execute(f"DESCRIBE {query}").fetchall()]
 
 
+def _fails(engine: duckdb.DuckDBPyConnection, query: str) -> bool:
+    try:
+        engine.execute(query).fetchall()
+    except duckdb.Error:
+        return True
+    return False
+
+
 @contextmanager
-def _readable_errors(spec: TableSpec, site: str) -> Iterator[None]:
-    """DuckDB's conversion errors quote the value they choked on: keep the reason, drop every quoted text."""
+def _readable_errors(engine: duckdb.DuckDBPyConnection, stage: _Stage, spec: TableSpec, site: str) -> Iterator[None]:
+    """DuckDB's and msgspec's errors show the value they choked on, so none of their text is kept: the fields and
+    columns at fault are found by trying each on its own.
+    """
     try:
         yield
     except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.OutOfRangeException) as error:
-        reason = _QUOTED.sub("…", str(error).splitlines()[0])
-        raise SchemaMismatch(
-            f"A record of {spec.qualified_name} cannot be read with the declared types: {reason}",
-            f"The vendor changed a field. Adjust vendors/{spec.vendor}/tables.py, then `analytics-platform replay-landing`; "
-            "the pages are kept and cost no request.",
+        words = {text for sql in _expressions(spec) for text in _OWN_WORDS.findall(sql) if text in str(error)}
+        at_fault = sorted(words) or [*stage.unreadable_fields(engine)] or [*_unreadable_columns(engine, spec)]
+        raise _mismatch(spec, site, ", ".join(at_fault) or type(error).__name__) from None
+    except msgspec.DecodeError:
+        raise _mismatch(spec, site, f"no list of records at {' or '.join(map(repr, spec.records))}") from None
+    except duckdb.IOException as error:
+        raise StorageError(
+            f"Decoding {spec.qualified_name} failed: the engine could not read or write its files.",
+            "Free space or fix permissions under ANALYTICS_PLATFORM_HOME and run again; nothing half-written is visible.",
             Where(vendor=spec.vendor, endpoint=spec.name, site=site),
-        ) from None
+        ) from error
+
+
+def _mismatch(spec: TableSpec, site: str, reason: str) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"A record of {spec.qualified_name} cannot be read with the declared types: {reason}.",
+        f"The vendor changed a field. Adjust vendors/{spec.vendor}/tables.py, then "
+        "`analytics-platform replay-landing`; the pages are kept and cost no request.",
+        Where(vendor=spec.vendor, endpoint=spec.name, site=site),
+    )
+
+
+def _expressions(spec: TableSpec) -> Iterator[str]:
+    yield from (column.expr for column in spec.columns if column.expr)
+    yield from (sql for sql in (spec.day, spec.where, spec.explode) if sql)
+
+
+def _unreadable_columns(engine: duckdb.DuckDBPyConnection, spec: TableSpec) -> Iterator[str]:
+    for what, sql, where in (
+        *((f"column {c.name} ({c.type})", _typed(spec, c.name), _predicate(spec)) for c in spec.columns),
+        ("the partition day (DATE)", spec.day, "true"),
+    ):
+        if _fails(engine, f"SELECT max(hash({sql})) FROM ({_source(spec)}) WHERE {where}"):
+            yield what

@@ -1,6 +1,7 @@
 """Landing: every page a vendor was paid for, as received, before the next request is sent.
 
-Belongs here: the batch format, its durability, finding the batch that covers a day, reading pages back with their sha256
+Belongs here: the batch format, its durability, finding the batch that covers a day, reading pages back with their
+sha256
 checked. Does not belong here: HTTP, decoding (`core.lake`), Dagster, any vendor's name.
 
 One batch is one extraction of one stream for one site and one contiguous range of days:
@@ -10,7 +11,8 @@ One batch is one extraction of one stream for one site and one contiguous range 
         pages.jsonl   one line a page: offset, length, sha256 of the uncompressed bytes, call, context, request facts
         batch.json    written last, by rename: the batch is complete
 
-A page is in the operating system's hands before `append` returns, so kill -9 loses nothing; both files are fsynced at the latest
+A page is in the operating system's hands before `append` returns, so kill -9 loses nothing; both files are fsynced
+at the latest
 every second or 64 pages and before `batch.json`, so a power cut loses at most that tail. An index line whose bytes are
 missing, torn or wrong ends the batch there when it is reopened: the tail is cut off, what is before it stays.
 """
@@ -21,8 +23,8 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -32,12 +34,12 @@ import msgspec
 import zstandard
 
 from analytics_platform.core.clock import Clock, SystemClock
-from analytics_platform.core.durable import fsync_directory, storage_errors, write_file
+from analytics_platform.core.durable import fsync_directory, make_directories, storage_errors, write_file
 from analytics_platform.core.errors import LandingCorrupt, StorageError, Where
 from analytics_platform.core.failpoints import passing
 from analytics_platform.core.paging import Page
 
-__all__ = ["Batch", "BatchWriter", "Landing", "LandedPage", "PartitionBusy"]
+__all__ = ["Batch", "BatchWriter", "LandedPage", "Landing", "PartitionBusy"]
 
 _FSYNC_EVERY_SECONDS = 1.0
 _FSYNC_EVERY_PAGES = 64
@@ -79,11 +81,16 @@ class _BatchSeal(msgspec.Struct, frozen=True, kw_only=True):
     records: int
     requests: int
     index_sha256: str
+    oldest_page_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A batch on disk. `landed_at` is None while it is open (interrupted or deferred)."""
+    """A batch on disk. `landed_at` is None while it is open (interrupted or deferred).
+
+    `asked_since` is when its oldest page was received: a batch that was deferred for days knows no more about its first
+    calls than the vendor did then, however late it was sealed.
+    """
 
     path: Path
     vendor: str
@@ -92,7 +99,9 @@ class Batch:
     first_day: date
     last_day: date
     landed_at: datetime | None
+    asked_since: datetime | None = None
     page_count: int | None = None
+    index_sha256: str | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -110,16 +119,23 @@ class Batch:
         """Index lines in order, up to the first torn one, which only an open batch may have.
 
         Raises:
-            LandingCorrupt: a complete batch has fewer whole lines than were sealed.
+            LandingCorrupt: a complete batch's index is not the one that was sealed.
         """
         lines, _ = _read_index(self.path)
-        if self.page_count is not None and len(lines) != self.page_count:
-            raise LandingCorrupt(
-                f"The index of batch {self.path.name} holds {len(lines)} of {self.page_count} pages.",
-                "Restore pages.jsonl from a backup, or delete the batch folder and run its days again.",
-                Where(vendor=self.vendor, endpoint=self.stream, site=self.site),
-            )
+        if self.page_count is None:
+            return lines
+        if len(lines) != self.page_count:
+            raise self._corrupt(f"The index of batch {self.path.name} holds {len(lines)} of {self.page_count} pages.")
+        if _sha256_of(self.path / "pages.jsonl") != self.index_sha256:
+            raise self._corrupt(f"The index of batch {self.path.name} is not the one that was sealed.")
         return lines
+
+    def _corrupt(self, what: str) -> LandingCorrupt:
+        return LandingCorrupt(
+            what,
+            "Restore the batch folder from a backup, or delete it and run its days again.",
+            Where(vendor=self.vendor, endpoint=self.stream, site=self.site, partition=self.path.parent.name),
+        )
 
     def pages(self, call_kinds: Iterable[str] | None = None) -> Iterator[tuple[LandedPage, bytes]]:
         """Pages in order with their bytes.
@@ -129,17 +145,20 @@ class Batch:
         """
         wanted = None if call_kinds is None else frozenset(call_kinds)
         decompressor = zstandard.ZstdDecompressor()
-        with storage_errors("Reading landed pages"), (self.path / "pages.bin").open("rb") as file:
-            for page in self.index():
-                if wanted is not None and page.call_kind not in wanted:
+        content = self.path / "pages.bin"
+        index = self.index()
+        if index and not content.exists():
+            raise self._corrupt(f"The pages of batch {self.path.name} are missing.")
+        with storage_errors("Reading landed pages"), content.open("rb") if index else nullcontext() as file:
+            for page in index:
+                if file is None or (wanted is not None and page.call_kind not in wanted):
                     continue
                 file.seek(page.offset)
                 body = _inflate(decompressor, file.read(page.length), page)
                 if body is None:
-                    raise LandingCorrupt(
-                        f"Landed page {page.sequence} of call {page.call} no longer matches its sha256 ({self.path.name}).",
-                        "Restore the file from a backup, or delete the batch folder and run the day again.",
-                        Where(vendor=self.vendor, endpoint=page.endpoint, site=self.site),
+                    raise self._corrupt(
+                        f"Landed page {page.sequence} of {page.endpoint} no longer matches its sha256 "
+                        f"({self.path.name})."
                     )
                 yield page, body
 
@@ -152,7 +171,11 @@ class Landing:
         self.clock = clock or SystemClock()
 
     def batches(self, vendor: str, stream: str, site: str) -> list[Batch]:
-        """Every batch of the stream and site, oldest first by the time it was begun."""
+        """Every batch of the stream and site, oldest first by the time it was begun.
+
+        Raises:
+            LandingCorrupt: a batch's seal cannot be read.
+        """
         base = self._site_path(vendor, stream, site)
         if not base.is_dir():
             return []
@@ -183,7 +206,7 @@ class Landing:
         """
         base = self._site_path(vendor, stream, site)
         with storage_errors("Preparing the landing"):
-            base.mkdir(parents=True, exist_ok=True)
+            make_directories(base)
             descriptor = os.open(base / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
@@ -203,7 +226,9 @@ class Landing:
     ) -> BatchWriter:
         """Continue the open batch of exactly this range, or begin a new one (always, when `fresh`)."""
         folder = self._site_path(vendor, stream, site) / _day_folder(first_day, last_day)
-        open_folders = [] if fresh else sorted(p for p in folder.glob("*") if p.is_dir() and not (p / "batch.json").exists())
+        open_folders = (
+            [] if fresh else sorted(p for p in folder.glob("*") if p.is_dir() and not (p / "batch.json").exists())
+        )
         if open_folders:
             path = open_folders[-1]
         else:
@@ -240,7 +265,13 @@ class BatchWriter:
         clock: Clock,
     ) -> None:
         self.path = path
-        self._identity = {"vendor": vendor, "stream": stream, "site": site, "first_day": first_day, "last_day": last_day}
+        self._identity = {
+            "vendor": vendor,
+            "stream": stream,
+            "site": site,
+            "first_day": first_day,
+            "last_day": last_day,
+        }
         self._run_id = run_id
         self._clock = clock
         self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
@@ -254,7 +285,7 @@ class BatchWriter:
 
     def __enter__(self) -> Self:
         with storage_errors("Opening a landing batch"):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directories(self.path)
             self.landed, valid_index_bytes = _read_index(self.path, verify=True)
             self.landed_records = sum(page.records for page in self.landed)
             valid_page_bytes = max((p.offset + p.length for p in self.landed), default=0)
@@ -262,10 +293,11 @@ class BatchWriter:
             self._index = _open_append(self.path / "pages.jsonl", valid_index_bytes)
             self._end = valid_page_bytes
             fsync_directory(self.path)
-            fsync_directory(self.path.parent)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.sync()
         finally:
@@ -334,10 +366,17 @@ class BatchWriter:
             records=self.landed_records,
             requests=sum(page.attempts for page in self.landed),
             index_sha256=hashlib.sha256(index).hexdigest(),
+            oldest_page_at=min((page.received_at for page in self.landed), default=None),
         )
         write_file(self.path / "batch.json", self._encoder.encode(seal))
         passing("landing.after_seal")
-        return Batch(path=self.path, landed_at=landed_at, page_count=len(self.landed), **self._identity)  # type: ignore[arg-type]  # as above
+        return _load_batch(
+            self.path,
+            seal.vendor,
+            seal.stream,
+            seal.site,
+            (seal.first_day, seal.last_day),
+        )
 
 
 def _day_folder(first_day: date, last_day: date) -> str:
@@ -356,18 +395,27 @@ def _parse_day_folder(name: str) -> tuple[date, date] | None:
 
 
 def _load_batch(folder: Path, vendor: str, stream: str, site: str, span: tuple[date, date]) -> Batch:
-    seal = folder / "batch.json"
-    sealed = msgspec.json.decode(seal.read_bytes(), type=_BatchSeal) if seal.exists() else None
-    return Batch(
-        path=folder,
-        vendor=vendor,
-        stream=stream,
-        site=site,
-        first_day=span[0],
-        last_day=span[1],
-        landed_at=sealed.landed_at if sealed else None,
-        page_count=sealed.pages if sealed else None,
+    batch = Batch(
+        path=folder, vendor=vendor, stream=stream, site=site, first_day=span[0], last_day=span[1], landed_at=None
     )
+    seal = folder / "batch.json"
+    if not seal.exists():
+        return batch
+    try:
+        sealed = msgspec.json.decode(seal.read_bytes(), type=_BatchSeal)
+    except msgspec.MsgspecError:
+        raise batch._corrupt(f"The seal of batch {folder.name} cannot be read.") from None
+    return replace(
+        batch,
+        landed_at=sealed.landed_at,
+        asked_since=sealed.oldest_page_at or sealed.landed_at,
+        page_count=sealed.pages,
+        index_sha256=sealed.index_sha256,
+    )
+
+
+def _sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def _read_index(path: Path, *, verify: bool = False) -> tuple[list[LandedPage], int]:
@@ -416,4 +464,3 @@ def _write_all(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
-

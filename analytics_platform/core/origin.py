@@ -158,7 +158,10 @@ def path_segment(value: str) -> str:
         or any(c in "/\\" or ord(c) < 0x20 or ord(c) == 0x7F for c in value)
     ):
         raise ConfigurationError("An id for a request path is empty, too long, or holds a slash or control character.")
-    return quote(value, safe="")
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise ConfigurationError("An id for a request path holds half of a surrogate pair.") from None
 
 
 def _checked_host(host: str) -> str:

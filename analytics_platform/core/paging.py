@@ -114,7 +114,10 @@ class Progress:
 class Strategy(Protocol):
     """How one vendor pages. A value: it keeps no state between pages."""
 
-    expired_statuses: frozenset[int]
+    @property
+    def expired_statuses(self) -> frozenset[int]:
+        """Answers to a followed link that mean "cursor no longer known"."""
+        ...
 
     def first(self) -> NextRequest:
         """The request for page 0."""
@@ -356,7 +359,7 @@ def _send(send: Callable[[NextRequest], Response], upcoming: NextRequest, strate
             raise
         raise CursorExpired(
             f"The vendor refused the link to page {upcoming.sequence + 1} with {error.status}: its cursor is gone.",
-            "The window is restarted from its edge; landed pages stay. A smaller window finishes before cursors expire.",
+            "The window is restarted from its edge; landed pages stay. A smaller window ends before cursors do.",
             error.where,
             error.status,
         ) from error

@@ -1,6 +1,7 @@
 """Partitions: day × site, and the arithmetic of days.
 
-Belongs here: the Dagster partition definitions every vendor asset shares, keys ↔ (day, site), contiguous runs of days, when
+Belongs here: the Dagster partition definitions every vendor asset shares, keys ↔ (day, site), contiguous runs of
+days, when
 a day is final. Does not belong here: which days a vendor is asked for (`core.fetch`), any vendor's name.
 """
 
@@ -43,6 +44,7 @@ def vendor_partitions(start_date: date, site_keys: Sequence[str]) -> dg.MultiPar
 
 
 def partition_key(day: date, site: str) -> str:
+    """The multi-partition key of a day and site."""
     return str(dg.MultiPartitionKey({DAY: day.isoformat(), SITE: site}))
 
 

@@ -1,6 +1,7 @@
 """Progress for people: what a long fetch is doing right now, told to whoever listens in this process.
 
-Belongs here: the event and the listener list. Does not belong here: drawing (`cli`), logging to Dagster (`core.ingest`).
+Belongs here: the event and the listener list. Does not belong here: drawing (`cli`), logging to Dagster
+(`core.ingest`).
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ __all__ = [
     "Window",
     "WindowUsage",
     "account_key",
+    "per_minute_windows",
     "spending",
 ]
 
@@ -152,6 +153,22 @@ class QuotaPolicy:
 
     def windows_for(self, method_class: str) -> tuple[Window, ...]:
         return self.windows.get(method_class) or self.windows["*"]
+
+
+def per_minute_windows(ids: Mapping[str, str], default: int) -> dict[str, tuple[Window, ...]]:
+    """Windows of a vendor that publishes no limit: `requests_per_minute` of the site's block, else a polite default.
+
+    All verbs are one bucket; what a 429 teaches the ledger goes on top.
+
+    Raises:
+        ConfigurationError: not a whole number of at least 1.
+    """
+    stated = ids.get("requests_per_minute", str(default))
+    if not stated.isascii() or not stated.isdigit() or int(stated) < 1:
+        raise ConfigurationError(
+            f"requests_per_minute is {stated!r}.", "Give a whole number of at least 1 in sites.yaml."
+        )
+    return {"any": (Window(int(stated), 60.0),)}
 
 
 def account_key(vendor: str, scope: str) -> str:

@@ -30,6 +30,13 @@ _SHORTEST_SECRET = 6
 _LOUD_LOGGERS = ("httpx", "httpcore", "urllib3", "dbt", "great_expectations", "dagster")
 
 
+_MASKS = frozenset({"[secret]", "[email]", "[ip]", "[query]"})
+
+
+def _keep_masks(match: re.Match[str]) -> str:
+    return match.group(0) if match.group(0) in _MASKS else "[secret]"
+
+
 class _Registry:
     """Known secret values in all the spellings they can take, longest first in one alternation."""
 
@@ -48,11 +55,14 @@ class _Registry:
                 return
             self._spellings |= spellings
             ordered = sorted(self._spellings, key=len, reverse=True)
-            self._pattern = re.compile(f"(?:{'|'.join(map(re.escape, ordered))})={{0,2}}")  # = pads base64
+            # Masks come first, so that a secret spelled like part of one cannot eat it; "=" is the padding of base64.
+            self._pattern = re.compile(
+                rf"\[(?:secret|email|ip|query)\]|(?:{'|'.join(map(re.escape, ordered))})={{0,2}}"
+            )
 
     def mask(self, text: str) -> str:
         pattern = self._pattern
-        return text if pattern is None else pattern.sub("[secret]", text)
+        return text if pattern is None else pattern.sub(_keep_masks, text)
 
 
 _registry = _Registry()

@@ -1,6 +1,7 @@
 """Dagster resources: the platform's own stores, and the shape every vendor's resource has.
 
-Belongs here: opening landing, lake and ledger from settings; the abstract vendor resource; secrets as environment variables.
+Belongs here: opening landing, lake and ledger from settings; the abstract vendor resource; secrets as environment
+variables.
 Does not belong here: any vendor's credentials or hosts (`vendors/<v>/resource.py`), asset bodies (`core.ingest`).
 """
 
@@ -17,10 +18,10 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from analytics_platform.core.clock import Clock, SystemClock
-from analytics_platform.core.errors import ConfigurationError, MissingCredentials, Where
+from analytics_platform.core.errors import MissingCredentials, Where
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
-from analytics_platform.core.quota import Ledger, Window
+from analytics_platform.core.quota import Ledger
 from analytics_platform.settings import Settings, load_settings
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "PlatformResource",
     "VendorResource",
     "open_ledger",
-    "polite_windows",
     "secret_variable",
 ]
 
@@ -36,8 +36,10 @@ __all__ = [
 def secret_variable(name: str) -> Any:  # str to the type checker, an EnvVar reference to Dagster
     """A secret by the name of its environment variable, so that the UI and the event log only ever hold the name.
 
-    Dagster refuses to start a run when a referenced variable is unset, which would take the other vendors down with it; an unset
-    variable is therefore an empty value here, and the vendor's resource raises MissingCredentials with every name at once.
+    Dagster refuses to start a run when a referenced variable is unset, which would take the other vendors down with
+    it; an unset
+    variable is therefore an empty value here, and the vendor's resource raises MissingCredentials with every name at
+    once.
     """
     return dg.EnvVar(name) if os.environ.get(name) else ""
 
@@ -52,22 +54,6 @@ def open_ledger(settings: Settings, clock: Clock | None = None) -> Ledger:
 
 POLITE_WAIT_SECONDS: Final = 65.0
 """Longest sleep for a slot of a per-minute limit of our own choosing: just over one window."""
-
-
-def polite_windows(
-    ids: Mapping[str, str], default: Mapping[str, tuple[Window, ...]]
-) -> Mapping[str, tuple[Window, ...]]:
-    """Windows of a vendor that publishes no limit: `requests_per_minute` of the site's block, else the polite default.
-
-    Raises:
-        ConfigurationError: not a whole number above zero.
-    """
-    chosen = ids.get("requests_per_minute")
-    if chosen is None:
-        return default
-    if not chosen.isdecimal() or int(chosen) < 1:
-        raise ConfigurationError(f"requests_per_minute is {chosen!r}.", "Give a whole number above zero in sites.yaml.")
-    return {"any": (Window(int(chosen), 60.0),)}
 
 
 @lru_cache(maxsize=8)
@@ -125,7 +111,8 @@ class VendorResource(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  #
         if missing:
             raise MissingCredentials(
                 f"{self.vendor} is off: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set.",
-                f"Set {'it' if len(missing) == 1 else 'them'} (see .env.example and vendors/{self.vendor}/README.md), or remove "
+                f"Set {'it' if len(missing) == 1 else 'them'} (see .env.example and "
+                f"vendors/{self.vendor}/README.md), or remove "
                 f"{self.vendor} from the site in sites.yaml. The other vendors are not affected.",
                 Where(vendor=self.vendor),
             )

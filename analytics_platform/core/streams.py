@@ -58,7 +58,8 @@ class Stream:
     """One way to ask a vendor, and the lake tables its pages are decoded into.
 
     Args:
-        span: "range" is asked once for a contiguous range of days and split locally; "day" once a day; "snapshot" only for today.
+        span: "range" is asked once for a contiguous range of days and split locally; "day" once a day; "snapshot"
+        only for today.
         lookback_days: a day stays provisional until this many days after its end; until then a new run asks again.
         extract: yields pages in order; every yielded page is landed before the next request is sent. The client is the
             vendor's own class.

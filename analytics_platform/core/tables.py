@@ -6,9 +6,11 @@ Does not belong here: reading pages (`core.landing`), running SQL (`core.lake`),
 A decode is set-based. For each landed page DuckDB sees two things a column expression may use:
 
 * `r`  the record as a STRUCT, read with the table's declared `wire` fields (absent field = NULL, never inferred);
-* `c`  the page's context as a STRUCT of VARCHARs, declared in `context` (what the request asked for: day, dimension, code…).
+* `c`  the page's context as a STRUCT of VARCHARs, declared in `context` (what the request asked for: day, dimension,
+code…).
 
-With `explode`, `e` is one element of the list `r.<explode>` and the table has one row per element (`i` is its 1-based index).
+With `explode`, `e` is one element of the list `r.<explode>` and the table has one row per element (`i` is its
+1-based index).
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class Column:
 
 SYSTEM_COLUMNS: tuple[Column, ...] = (
     Column(name="_site", type="VARCHAR", description="Site key of sites.yaml.", nullable=False),
-    Column(name="_day", type="DATE", description="Partition day (see the vendor's README for whose day).", nullable=False),
+    Column(
+        name="_day", type="DATE", description="Partition day (see the vendor's README for whose day).", nullable=False
+    ),
     Column(name="_landed_at", type="TIMESTAMP", description="UTC instant the page was landed.", nullable=False),
     Column(name="_run_id", type="VARCHAR", description="Dagster run that landed the page.", nullable=False),
     Column(
@@ -82,16 +86,19 @@ class TableSpec:
         description: opens with the grain ("One row per …"); then source document and section.
         key: natural key; the newest landed record of a key wins, one row stays.
         columns: the table's own columns in order.
-        wire: record fields and their DuckDB JSON types, e.g. `{"id": "VARCHAR", "pageUrl": "VARCHAR[]"}`. VARCHAR also reads
+        wire: record fields and their DuckDB JSON types, e.g. `{"id": "VARCHAR", "pageUrl": "VARCHAR[]"}`. VARCHAR
+        also reads
             numbers and objects as text, so declare loosely what the vendor varies and cast in `Column.expr`.
         calls: which kinds of call this table is decoded from (`Page.call_kind`); a stream may serve several tables.
-        records: where the records are in a page: JSON field paths tried in order, "" is the root. A root or member that is null is
+        records: where the records are in a page: JSON field paths tried in order, "" is the root. A root or member
+        that is null is
             an empty list, an object is a list of one; a path ending in "{}" makes each member of an object a record
             `{"key": …, "value": …}`.
         union_records: read every path of `records`, not only the first that exists.
         context: names of page-context values used as `c.<name>`.
         explode: wire field, or DuckDB expression over `r` and `c`, of the list that makes one row per element.
-        merge_calls: rows of one key from several kinds of call are one row: each column takes its newest non-NULL value.
+        merge_calls: rows of one key from several kinds of call are one row: each column takes its newest non-NULL
+        value.
         day: DuckDB expression for the partition day; rows of other days are dropped (the range asked with a margin).
             Default: the day in the page context (`c.day`).
         where: optional DuckDB predicate over the decoded columns' inputs (`r`, `c`, `e`).

@@ -1,6 +1,7 @@
 """Checks one vendor needs beyond what its table declarations imply.
 
-Belongs here: the value types of `vendors/<v>/checks.py`. Does not belong here: rules every table has (`core.checks`), Dagster.
+Belongs here: the value types of `vendors/<v>/checks.py`. Does not belong here: rules every table has
+(`core.checks`), Dagster.
 """
 
 from __future__ import annotations

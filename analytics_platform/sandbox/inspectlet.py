@@ -183,6 +183,10 @@ class _Website:
         # Newest first; equal seconds by sid, so that the order is total and pages never disagree about it.
         self.newest_first = np.lexsort((np.array(self.sids, dtype=np.int64), -self.start_s))
 
+    def source(self, index: int) -> str:
+        """The one-letter code of where the session came from."""
+        return _source(self.pages[index][0][4], self.site.hostname)
+
     def _body(self, index: int) -> dict[str, object]:
         sid, pages = self.sids[index], self.pages[index]
         person = self.people[self.sessions.visitor[index]]
@@ -198,7 +202,7 @@ class _Website:
             "uid": _uid(self.site.key, person.visitor_id),
             "ip": person.ip,
             "browser": _browser(person),
-            "referrer": {"source": _source(pages[0][4])},
+            "referrer": {"source": self.source(index)},
             "useragent": person.user_agent,
             "new_visitor": bool(self.is_new[index]),
             "starred": bool(self.starred[index]),
@@ -272,11 +276,11 @@ def _device(person: _Person) -> str:
     return "desktop" if person.device == "desktop" else "phone"
 
 
-def _source(referrer: str) -> str:
+def _source(referrer: str, own_host: str) -> str:
     """The undocumented one-letter code: d is direct (sample); s search, m social and r referral are a guess."""
-    if not referrer:
-        return "d"
     host = (urlsplit(referrer).hostname or "").removeprefix("www.")
+    if host in ("", own_host.removeprefix("www.")):  # a session that begins in the middle of a visit came from nowhere
+        return "d"
     if any(host.startswith(name) or f".{name}" in f".{host}" for name in _SEARCH_HOSTS):
         return "s"
     return "m" if any(host.startswith(name) for name in _SOCIAL_HOSTS) else "r"
@@ -415,14 +419,16 @@ def _on_urls(pick: Callable[[Sequence[str]], Sequence[str]]) -> Callable[[object
 
 
 def _traffic(value: object) -> _Test:
+    """By the one-letter code, or by a part of the referrer (the values are undocumented, trap 17)."""
     if isinstance(value, dict):
         kind, keyword = value.get("kind", "all"), str(value.get("keyword", ""))
     else:
         kind, keyword = value, ""
-    return lambda site, i: (
-        (_unset(kind) or _source(site.pages[i][0][4]) == kind or str(kind) in site.pages[i][0][4])
-        and keyword in site.pages[i][0][4]
-    )
+    if _unset(kind):
+        return lambda site, i: keyword in site.pages[i][0][4]
+    if len(str(kind)) == 1:
+        return lambda site, i: site.source(i) == kind and keyword in site.pages[i][0][4]
+    return lambda site, i: str(kind) in site.pages[i][0][4] and keyword in site.pages[i][0][4]
 
 
 def _person(site: _Website, index: int) -> _Person:

@@ -51,7 +51,7 @@ DAY_MS: Final = 86_400_000
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 
 
-class Refusal(Exception):  # noqa: N818  (an answer, not a failure of ours)
+class Refusal(Exception):  # an answer, not a failure of ours
     """An answer other than 200: `status`, the JSON `body` (or bytes as they are), and headers."""
 
     def __init__(self, status: int, body: object = b"", headers: dict[str, str] | None = None) -> None:
@@ -207,7 +207,7 @@ class SessionFrame:
     def locate(self, visitor: npt.NDArray[np.int64], at_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The session each (visitor position, instant) falls in; -1 where this observer had none open.
 
-        An instant belongs to the visitor's latest session that began at or before it, unless that one had ended by then:
+        An instant belongs to the visitor's latest session that began at or before it, unless that one was over by then:
         more than the idle time after its last view, or beyond the cap.
         """
         if not len(self):

@@ -21,6 +21,7 @@ __all__ = ["NOT_A_PAGE", "read_log", "replay_world"]
 HEADER = ("host", "logname", "time", "method", "url", "response", "bytes", "referer", "useragent")
 NOT_A_PAGE = (".gif", ".jpg", ".jpeg", ".xbm", ".bmp", ".mpg", ".mov", ".wav", ".au", ".txt")
 _FIRST_VISITOR_ID = 1_000_000
+_RELOAD_MS = 30 * 60 * 1000  # the same URL later than this is a new visit, whatever the vendor
 
 
 def read_log(path: Path | str) -> pd.DataFrame:
@@ -106,8 +107,10 @@ def _views(log: pd.DataFrame, site_key: str, hostname: str) -> pd.DataFrame:
         }
     )
     frame = frame.sort_values(["site_key", "visitor_id", "at_ms", "url"], kind="stable", ignore_index=True)
-    same = frame["visitor_id"].eq(frame["visitor_id"].shift()) & frame["url"].eq(frame["url"].shift())
-    frame.insert(8, "is_reload", same.to_numpy(dtype=bool))
+    before = frame.shift()
+    same = frame["visitor_id"].eq(before["visitor_id"]) & frame["url"].eq(before["url"])
+    soon = frame["at_ms"].sub(before["at_ms"]).le(_RELOAD_MS)
+    frame.insert(8, "is_reload", (same & soon).to_numpy(dtype=bool))
     frame.insert(0, "view_id", np.arange(1, len(frame) + 1, dtype=np.int64))
     return frame
 

@@ -14,7 +14,7 @@ import socket
 import threading
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
@@ -50,6 +50,7 @@ class Sandbox:
         world: what happened.
         ports: fixed ports by vendor name (and "kameleoon_auth"); those left out get a free one.
         profiles: knobs of an observer by vendor name, e.g. {"pirsch": {"token_lifetime_seconds": 5}}.
+        vendors: which vendors to serve; all unless told.
     """
 
     def __init__(
@@ -58,7 +59,12 @@ class Sandbox:
         *,
         ports: Mapping[str, int] | None = None,
         profiles: Mapping[str, Mapping[str, object]] | None = None,
+        vendors: Collection[str] = VENDORS,
     ) -> None:
+        unknown = set(vendors) - set(VENDORS)
+        if unknown:
+            raise ValueError(f"no such vendor: {', '.join(sorted(unknown))}")
+        self._vendors = tuple(vendor for vendor in VENDORS if vendor in vendors)
         self.world = world
         self.context = ServerContext()
         self._ports = dict(ports or {})
@@ -153,19 +159,30 @@ class Sandbox:
                         "region": "eu",
                         "plan": "addon",
                     },
-                    "inspectlet": {"wid": site.wid},
-                    "pirsch": {"domain_id": site.pirsch_domain_id},
-                    "kameleoon": {"site_code": site.kameleoon_site_code, "visitor_sample": 0.2},
-                    "kissmetrics": {"product_id": site.kissmetrics_product_id},
+                    "inspectlet": {"wid": site.wid, "requests_per_minute": 6000},
+                    # The platform's polite default is for real hosts; this one is ours.
+                    "pirsch": {"domain_id": site.pirsch_domain_id, "requests_per_minute": 12000},
+                    "kameleoon": {
+                        "site_code": site.kameleoon_site_code,
+                        "visitor_sample": 0.2,
+                        **self._eans(site.key),
+                    },
+                    "kissmetrics": {"product_id": site.kissmetrics_product_id, "requests_per_minute": 6000},
                 },
             }
             for index, site in enumerate(self.world.sites)
         ]
         return yaml.safe_dump({"sites": sites}, sort_keys=False)
 
+    def _eans(self, site_key: str) -> dict[str, str]:
+        """The site's products, as Kameleoon's counters are asked for them; nothing where the site sells nothing."""
+        products = self.world.products
+        codes = sorted(products.loc[products["site_key"] == site_key, "sku"].astype(str)) if len(products) else []
+        return {"eans": ",".join(codes)} if codes else {}
+
     def _apps(self) -> dict[str, Starlette]:
         apps = {}
-        for vendor in VENDORS:
+        for vendor in self._vendors:
             observer = _observer(vendor)
             if observer is not None:
                 apps[vendor] = observer.build_app(self.world, self.context, **self._profiles.get(vendor, {}))
@@ -186,7 +203,13 @@ class Sandbox:
         await asyncio.gather(*serving)
 
 
-def serve(world: World, *, ports: Mapping[str, int] | None = None, on_ready: Callable[[Sandbox], None]) -> None:
+def serve(
+    world: World,
+    *,
+    on_ready: Callable[[Sandbox], None],
+    ports: Mapping[str, int] | None = None,
+    profiles: Mapping[str, Mapping[str, object]] | None = None,
+) -> None:
     """Run a sandbox until SIGINT or SIGTERM. Call it from the main thread; `on_ready` gets the running sandbox."""
     stopped = threading.Event()
 
@@ -195,7 +218,7 @@ def serve(world: World, *, ports: Mapping[str, int] | None = None, on_ready: Cal
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Sandbox(world, ports=ports) as sandbox:
+        with Sandbox(world, ports=ports, profiles=profiles) as sandbox:
             on_ready(sandbox)
             stopped.wait()
     finally:

@@ -273,6 +273,7 @@ class _Project:
         self.last_seen_ms[self.seen] = self.end_ms[self.session_bounds[self.seen + 1] - 1]
         order = np.lexsort((self.seen, self.first_seen_ms[self.seen]))
         self.by_first_seen = self.seen[order]
+        self._listed_visitors: dict[int, msgspec.Raw] = {}
 
     def visitor_body(self, visitor: int, **extra: object) -> dict[str, object]:
         """A visitor of lists; `extra` are the fields some lists add."""
@@ -291,6 +292,12 @@ class _Project:
                 "visitorEvents": f"/api/visitors/{visitor_id}/events",
             },
         }
+
+    def listed_visitor(self, visitor: int) -> msgspec.Raw:
+        """The visitor of a search, encoded once."""
+        if visitor not in self._listed_visitors:
+            self._listed_visitors[visitor] = msgspec.Raw(msgspec.json.encode(self.visitor_body(visitor)))
+        return self._listed_visitors[visitor]
 
     def event_body(self, row: int) -> dict[str, object]:
         """One occurrence, as the events of a visitor show it."""
@@ -748,7 +755,7 @@ class _Api:
         rows = [] if call.fault == "empty_pages" else found[page[0] : page[1]].tolist()
         return {
             "totalVisitorsCount": len(found),
-            "visitors": repeated([project.visitor_body(v) for v in rows], call.fault),
+            "visitors": repeated([project.listed_visitor(v) for v in rows], call.fault),
             **self._next(call, scope, "/api/visitors/search", page, len(found)),
         }
 
@@ -1057,8 +1064,10 @@ def _histogram(
     slots = (project.event_ms[rows] - first) // width
     count = -(-(last - first) // width)
     occurrences = np.bincount(slots, minlength=count)
-    pairs = np.unique(np.stack((slots, project.event_visitor[rows])), axis=1)
-    visitors = np.bincount(pairs[0], minlength=count)
+    # One number a (slot, visitor) pair: far quicker to make unique than two rows.
+    people = max(len(project.visitors), 1)
+    pairs = np.unique(slots * people + project.event_visitor[rows])
+    visitors = np.bincount(pairs // people, minlength=count)
     return [
         {
             "date": iso_millis(first + slot * width),

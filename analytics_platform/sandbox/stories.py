@@ -69,8 +69,8 @@ def _all_stories() -> tuple[Story, ...]:
             site_key="shop",
             first_day=date(2026, 10, 24),
             last_day=_OPEN_END,
-            parameters={"vendor": "smartlook", "recordings_per_day": 90},
-            text="The Smartlook plan records only the first 90 sessions of a local day: the hourly curve goes flat.",
+            parameters={"vendor": "smartlook", "recordings_per_day": 60},
+            text="The Smartlook plan records only the first 60 sessions of a local day: the hourly curve goes flat.",
         ),
         Story(
             name="dst_end_shop",

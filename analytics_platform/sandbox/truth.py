@@ -65,7 +65,7 @@ class World:
             more takes a higher cut), first_seen_at_ms, email|None, display_name|None, uid|None, kameleoon_code (16
             characters)
         views: view_id, site_key, visitor_id, at_ms, url (full), path, query (without "?"), title, referrer (URL or ""),
-            is_reload; sorted by (site_key, visitor_id, at_ms, url)
+            is_reload (same URL as just before in the visit); sorted by (site_key, visitor_id, at_ms, url)
         events: event_id, site_key, visitor_id, at_ms, name, kind (custom|click|rage_click|error|url), value, path,
             meta (JSON text, "{}" when none), duration_seconds; sorted by (site_key, visitor_id, at_ms, name)
         conversions: conversion_id, site_key, visitor_id, at_ms, goal (purchase|signup), revenue, order_id, product_sku,

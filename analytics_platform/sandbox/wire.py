@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from socket import SO_LINGER, SOL_SOCKET
@@ -360,6 +360,3 @@ def _counts(records: Iterable[RequestRecord]) -> dict[str, object]:
         for (vendor, method, path, code), count in sorted(tally.items())
     ]
     return {"requests": sum(tally.values()), "by_route": rows}
-
-
-Handler = Callable[[Request], Awaitable[Response]]

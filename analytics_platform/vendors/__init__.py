@@ -2,7 +2,9 @@
 
 Belongs here: finding the folders and what each must offer. Does not belong here: any vendor's name.
 
-A vendor folder offers, in its package: `STREAMS` (by `streams`), `TABLES` (by `tables`), `definitions(settings, specs_by_name)`.
+A vendor folder offers `streams.STREAMS`, `tables.TABLES`, `resource.RESOURCE` (its resource class) and, in the
+package itself,
+`definitions(settings, specs_by_name)`.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from analytics_platform.core.tables import TableSpec
 if TYPE_CHECKING:
     import dagster as dg
 
+    from analytics_platform.core.resources import VendorResource
     from analytics_platform.settings import Settings
 
-__all__ = ["all_streams", "all_tables", "streams_of", "vendor_definitions", "vendor_names"]
+__all__ = ["all_streams", "all_tables", "streams_of", "vendor_definitions", "vendor_names", "vendor_resource"]
 
 
 @lru_cache(maxsize=1)
@@ -59,8 +62,17 @@ def all_streams() -> tuple[Stream, ...]:
 
 @lru_cache(maxsize=1)
 def all_tables() -> Mapping[str, TableSpec]:
-    """ "vendor/table" → spec, for every vendor."""
+    """Every table of every vendor, by "vendor/table"."""
     return {spec.qualified_name: spec for name in vendor_names() for spec in _module(name, "tables").TABLES}
+
+
+def vendor_resource(vendor: str) -> VendorResource:
+    """The vendor's resource with its secrets resolved from the environment of this process."""
+    import dagster as dg
+
+    with dg.build_resources({vendor: _module(vendor, "resource").RESOURCE.from_environment()}) as built:
+        resource: VendorResource = getattr(built, vendor)
+    return resource
 
 
 def vendor_definitions(settings: Settings) -> list[dg.Definitions]:

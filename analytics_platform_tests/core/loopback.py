@@ -1,7 +1,7 @@
 """A vendor on a loopback socket that can misbehave in every way the transport promises to survive.
 
-Raw sockets, so that resets, drips, cut bodies and endless headers are real bytes and not a mock's idea of them. A test hands in a
-function of an `Exchange`; the server remembers every request it saw, with the credentials in it.
+Raw sockets, so that resets, drips, cut bodies and endless headers are real bytes and not a mock's idea of them. A
+test hands in a function of an `Exchange`; the server remembers every request it saw, with the credentials in it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import logging
@@ -18,6 +19,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from analytics_platform.core.auth import Basic, Bearer
@@ -94,7 +97,7 @@ def foreign() -> Iterator[Loopback]:
         assert server.credentials_seen == 0
 
 
-# ---- the ordinary case ------------------------------------------------------------------------------------------------------
+# ---- the ordinary case ---------------------------------------------------------------------------------------------
 
 
 def test_a_request_is_signed_named_and_returned_whole() -> None:
@@ -183,7 +186,7 @@ def test_an_unconditional_304_is_refused_and_an_asked_one_is_returned() -> None:
             get(http)
 
 
-# ---- origin: T1, A13, C4, C5 ------------------------------------------------------------------------------------------------
+# ---- origin: T1, A13, C4, C5 ---------------------------------------------------------------------------------------
 
 FOREIGN_LINKS = [
     "http://127.0.0.1:{foreign}/api/v1/things",
@@ -402,7 +405,7 @@ def test_a_header_value_that_would_inject_another_is_refused_without_showing_it(
     assert "canary" not in str(refusal.value)
 
 
-# ---- connections and deadlines: A1-A4, A9, A16 ------------------------------------------------------------------------------
+# ---- connections and deadlines: A1-A4, A9, A16 ---------------------------------------------------------------------
 
 
 def test_a_refused_connection_is_tried_three_times_with_full_jitter() -> None:
@@ -537,9 +540,12 @@ def test_endless_answers_stop_at_the_caps(chunks, expected: type[PlatformError])
 
 
 def test_an_announced_giant_is_refused_unread() -> None:
-    with Loopback(lambda e: e.send(head(200, {"content-length": str(10**12)}))) as vendor, client(vendor.url) as http:
-        with pytest.raises(ResponseTooLarge):
-            get(http)
+    with (
+        Loopback(lambda e: e.send(head(200, {"content-length": str(10**12)}))) as vendor,
+        client(vendor.url) as http,
+        pytest.raises(ResponseTooLarge),
+    ):
+        get(http)
 
 
 CA_CONFIG = """
@@ -564,7 +570,8 @@ def certificate(folder: Path, *, begin: datetime, end: datetime) -> ssl.SSLConte
     """A self-signed server certificate for 127.0.0.1, made on the spot so that no key lives in the repository."""
     (folder / "ca.cnf").write_text(CA_CONFIG)
     (folder / "index.txt").touch()
-    request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=loopback -keyout key.pem -out csr.pem"
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem"
+    request = f"req -new {key} -subj /CN=loopback -out csr.pem"
     dates = f"-startdate {begin:%Y%m%d%H%M%SZ} -enddate {end:%Y%m%d%H%M%SZ}"
     sign = f"ca -batch -selfsign -notext -config ca.cnf -keyfile key.pem -in csr.pem -out cert.pem {dates}"
     for command in (request, sign):
@@ -584,9 +591,11 @@ def test_an_untrusted_certificate_is_refused_once_and_a_trusted_ca_file_is_accep
         assert vendor.connections == 1
         with client(vendor.url, ca_file=tmp_path / "cert.pem") as http:
             assert get(http).json() == {"ok": True}
-        with client(vendor.url.replace("127.0.0.1", "localhost"), ca_file=tmp_path / "cert.pem") as http:
-            with pytest.raises(PermanentVendorError, match="certificate was refused"):
-                get(http)
+        with (
+            client(vendor.url.replace("127.0.0.1", "localhost"), ca_file=tmp_path / "cert.pem") as http,
+            pytest.raises(PermanentVendorError, match="certificate was refused"),
+        ):
+            get(http)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
@@ -598,7 +607,7 @@ def test_an_expired_certificate_is_refused_even_from_a_trusted_ca(tmp_path: Path
         assert vendor.seen == []
 
 
-# ---- encodings: A6, A8, T3 --------------------------------------------------------------------------------------------------
+# ---- encodings: A6, A8, T3 -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [0.0, 0.3, 2 / 3, 0.99])
@@ -646,7 +655,7 @@ def test_hostile_encodings_are_refused_within_bounds(encoding: str, body: bytes,
     assert peak < 24 * 1024 * 1024
 
 
-# ---- what an answer is: A5, A7, A11, A12, E ---------------------------------------------------------------------------------
+# ---- what an answer is: A5, A7, A11, A12, E ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [ROWS, b"[]"])
@@ -715,7 +724,7 @@ def test_a_partial_answer_nobody_asked_for_is_truncated() -> None:
         get(http)
 
 
-# ---- statuses: A10, B1, D2 --------------------------------------------------------------------------------------------------
+# ---- statuses: A10, B1, D2 -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [408, 500, 502, 503, 504, 522])
@@ -789,9 +798,12 @@ def test_401_names_the_variable_to_check() -> None:
 
 
 def test_a_refusal_whose_body_is_hostile_is_still_that_refusal() -> None:
-    with Loopback(lambda e: e.reply(403, BOMB, content_encoding="gzip")) as vendor, client(vendor.url) as http:
-        with pytest.raises(PermissionDenied):
-            get(http)
+    with (
+        Loopback(lambda e: e.reply(403, BOMB, content_encoding="gzip")) as vendor,
+        client(vendor.url) as http,
+        pytest.raises(PermissionDenied),
+    ):
+        get(http)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -874,7 +886,7 @@ def test_an_outage_spends_the_retry_budget_and_then_no_more() -> None:
     assert len(vendor.seen) == 10 + 4
 
 
-# ---- nothing leaks: T4 ------------------------------------------------------------------------------------------------------
+# ---- nothing leaks: T4 ---------------------------------------------------------------------------------------------
 
 
 def test_no_query_and_no_secret_reaches_logs_or_exceptions(caplog: pytest.LogCaptureFixture) -> None:
@@ -882,9 +894,9 @@ def test_no_query_and_no_secret_reaches_logs_or_exceptions(caplog: pytest.LogCap
         caplog.at_level(logging.DEBUG),
         Loopback(in_turn(status(503), lambda e: e.reset())) as vendor,
         client(vendor.url) as http,
+        pytest.raises(VendorUnreachable) as failure,
     ):
-        with pytest.raises(VendorUnreachable) as failure:
-            get(http, params={"email": "eve@example.com", "q": "canary-query"})
+        get(http, params={"email": "eve@example.com", "q": "canary-query"})
     text = caplog.text + str(failure.value) + repr(failure.value)
     for hidden in (TOKEN, "canary-query", "eve@example.com"):
         assert hidden not in text
@@ -906,3 +918,59 @@ def test_basic_credentials_stay_out_of_repr() -> None:
         assert "canary" not in repr(http)
         assert "owner@" not in repr(http)
     assert vendor.seen[0].headers["authorization"].startswith("Basic ")
+
+
+# ---- anything at all --------------------------------------------------------------------------------------------
+
+HEAD_BYTES = st.one_of(
+    st.binary(max_size=200),
+    st.builds(
+        lambda code, fields, body: head(code, dict(fields)) + body,
+        st.integers(100, 999),
+        st.lists(
+            st.tuples(
+                st.sampled_from(
+                    ["content-length", "transfer-encoding", "content-encoding", "content-type", "retry-after", "date"]
+                ),
+                st.sampled_from(
+                    [
+                        "",
+                        "0",
+                        "2",
+                        "-1",
+                        "9" * 30,
+                        "9" * 5000,
+                        "1, 1",
+                        "chunked",
+                        "gzip",
+                        "x",
+                        "application/json",
+                        "\xff",
+                    ]
+                ),
+            ),
+            max_size=5,
+        ),
+        st.sampled_from([b"", b"{}", b"[1", b"2\r\n{}\r\n0\r\n\r\n", gzipped(b"{}"), b"\xff"]),
+    ),
+)
+
+
+def test_any_bytes_end_in_a_response_or_a_platform_error() -> None:
+    answer = {"bytes": b""}
+
+    def act(exchange: Exchange) -> None:
+        exchange.send(answer["bytes"])
+        exchange.close()
+
+    limits = HttpLimits(total_seconds=2, max_attempts=1)
+    with Loopback(act) as vendor, client(vendor.url, limits=limits) as http:
+
+        @settings(max_examples=150, deadline=None)
+        @given(HEAD_BYTES, st.sampled_from(["json", "any"]))
+        def probe(data: bytes, expect: str) -> None:
+            answer["bytes"] = data
+            with contextlib.suppress(PlatformError):
+                assert isinstance(get(http, expect=expect), Response)
+
+        probe()

@@ -56,34 +56,34 @@ def walk(answer: Callable[[Seen, int], object], strategy: Strategy, **options: o
         status, value, headers = given_answer if isinstance(given_answer, tuple) else (200, given_answer, {})
         exchange.json(value, status, **headers)
 
-    with Loopback(handler) as vendor:
-        with HttpClient(vendor="acme", base_url=vendor.url, clock=ManualClock(START), path_prefixes=("/api/",)) as http:
+    with (
+        Loopback(handler) as vendor,
+        HttpClient(vendor="acme", base_url=vendor.url, clock=ManualClock(START), path_prefixes=("/api/",)) as http,
+    ):
 
-            def send(upcoming: NextRequest) -> Response:
-                if upcoming.link is not None:
-                    return http.follow("POST", upcoming.link, endpoint="POST /api/search", json=BODY, retry=True)
-                return http.request(
-                    "POST", "/api/search", endpoint="POST /api/search", params=upcoming.params, json=BODY
-                )
+        def send(upcoming: NextRequest) -> Response:
+            if upcoming.link is not None:
+                return http.follow("POST", upcoming.link, endpoint="POST /api/search", json=BODY, retry=True)
+            return http.request("POST", "/api/search", endpoint="POST /api/search", params=upcoming.params, json=BODY)
 
-            pages: list[Page] = []
-            try:
-                pages.extend(
-                    paginate(
-                        send=send,
-                        strategy=strategy,
-                        records_of=records_of,
-                        call="sessions",
-                        call_kind="session_search",
-                        context={"day": "2026-10-05"},
-                        vendor="acme",
-                        **options,  # type: ignore[arg-type]
-                    )
+        pages: list[Page] = []
+        try:
+            pages.extend(
+                paginate(
+                    send=send,
+                    strategy=strategy,
+                    records_of=records_of,
+                    call="sessions",
+                    call_kind="session_search",
+                    context={"day": "2026-10-05"},
+                    vendor="acme",
+                    **options,  # type: ignore[arg-type]
                 )
-            except Exception as error:
-                error.seen = vendor.seen  # type: ignore[attr-defined]
-                raise
-            return pages, vendor.seen
+            )
+        except Exception as error:
+            error.seen = vendor.seen  # type: ignore[attr-defined]
+            raise
+        return pages, vendor.seen
 
 
 def ids(pages: list[Page]) -> list[int]:
@@ -94,7 +94,7 @@ def query(seen: Seen) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(seen.target).query).items()}
 
 
-# ---- cursor links (Smartlook) -----------------------------------------------------------------------------------------------
+# ---- cursor links (Smartlook) --------------------------------------------------------------------------------------
 
 
 def by_cursor(seen: Seen, number: int) -> object:
@@ -246,7 +246,7 @@ def test_the_next_request_waits_until_the_page_was_taken() -> None:
     assert sent == [0, 1]
 
 
-# ---- page numbers (Inspectlet) ----------------------------------------------------------------------------------------------
+# ---- page numbers (Inspectlet) -------------------------------------------------------------------------------------
 
 
 def numbered(total: int, *, clamp: int = 100) -> Callable[[Seen, int], object]:
@@ -289,7 +289,7 @@ def test_a_vendor_that_ignores_the_page_number_is_a_loop() -> None:
     assert len(loop.value.seen) == 2  # type: ignore[attr-defined]
 
 
-# ---- offset and limit (Kissmetrics) -----------------------------------------------------------------------------------------
+# ---- offset and limit (Kissmetrics) --------------------------------------------------------------------------------
 
 
 def enveloped(total: int, **extra: object) -> Callable[[Seen, int], object]:
@@ -397,7 +397,7 @@ def test_any_link_header_can_be_read(header: str) -> None:
     next(walked)
 
 
-# ---- all of them ------------------------------------------------------------------------------------------------------------
+# ---- all of them ---------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,6 +21,11 @@ SATURDAY, DST_SUNDAY, MONDAY = date(2026, 10, 24), date(2026, 10, 25), date(2026
 """Berlin leaves summer time on the Sunday: 25 hours."""
 
 
+def at(text: str) -> datetime:
+    """A UTC instant as the lake stores it: without a zone."""
+    return datetime.fromisoformat(text)
+
+
 @dataclass
 class Warehouse:
     """A dbt project, a lake, and the database file the one makes of the other."""
@@ -37,7 +42,8 @@ class Warehouse:
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
         from dbt.cli.main import dbtRunner
 
-        command = [*arguments, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--quiet"]
+        command = [*arguments, "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
+        command += ["--quiet", "--log-level-file", "none"]  # dbt never closes its log file: a ResourceWarning here
         if window:
             days = {"window_start": window[0].isoformat(), "window_end": window[1].isoformat()}
             command += ["--vars", json.dumps(days)]
@@ -45,7 +51,6 @@ class Warehouse:
             "ANALYTICS_PLATFORM_LAKE": str(self.lake.root),
             "ANALYTICS_PLATFORM_WAREHOUSE": str(self.database),
             "DBT_TARGET_PATH": str(self.folder / "target"),
-            "DBT_LOG_PATH": str(self.folder / "logs"),
             "DBT_NO_COLORS": "1",
         }
         before = dict(os.environ)
@@ -124,18 +129,18 @@ def _inspectlet_session(sid: int, start: datetime, end: datetime, raw: float, pa
 def saturday_sessions() -> list[dict[str, Any]]:
     """One at noon; one that starts after midnight in Berlin."""
     return [
-        _smartlook_session("s0", "v0", datetime(2026, 10, 24, 10), datetime(2026, 10, 24, 10, 10), ["/", "/a"]),
-        _smartlook_session("s1", "v1", datetime(2026, 10, 24, 22, 30), datetime(2026, 10, 24, 22, 30, 5), ["/"]),
+        _smartlook_session("s0", "v0", at("2026-10-24 10:00"), at("2026-10-24 10:10"), ["/", "/a"]),
+        _smartlook_session("s1", "v1", at("2026-10-24 22:30"), at("2026-10-24 22:30:05"), ["/"]),
     ]
 
 
 def sunday_sessions() -> list[dict[str, Any]]:
     """Two of one visitor 20 minutes apart; two of another 25 minutes apart across midnight in Berlin."""
     return [
-        _smartlook_session("s2", "v2", datetime(2026, 10, 25, 10), datetime(2026, 10, 25, 10, 15), ["/", "/a", "/b"]),
-        _smartlook_session("s3", "v2", datetime(2026, 10, 25, 10, 35), datetime(2026, 10, 25, 10, 35, 4), ["/c"]),
-        _smartlook_session("s4", "v3", datetime(2026, 10, 25, 22, 59), datetime(2026, 10, 25, 23, 5), ["/"]),
-        _smartlook_session("s5", "v3", datetime(2026, 10, 25, 23, 30), datetime(2026, 10, 25, 23, 30, 3), ["/"]),
+        _smartlook_session("s2", "v2", at("2026-10-25 10:00"), at("2026-10-25 10:15"), ["/", "/a", "/b"]),
+        _smartlook_session("s3", "v2", at("2026-10-25 10:35"), at("2026-10-25 10:35:04"), ["/c"]),
+        _smartlook_session("s4", "v3", at("2026-10-25 22:59"), at("2026-10-25 23:05"), ["/"]),
+        _smartlook_session("s5", "v3", at("2026-10-25 23:30"), at("2026-10-25 23:30:03"), ["/"]),
     ]
 
 
@@ -143,21 +148,27 @@ def _write_smartlook(lake: FixtureLake) -> None:
     lake.write("smartlook", "sessions", "shop", SATURDAY, saturday_sessions())
     lake.write("smartlook", "sessions", "shop", DST_SUNDAY, sunday_sessions())
     lake.write("smartlook", "sessions", "shop", MONDAY, [])
-    first_seen = {"visitor_id": "v2", "first_seen_at": datetime(2026, 10, 25, 10)}
+    first_seen = {"visitor_id": "v2", "first_seen_at": at("2026-10-25 10:00")}
     lake.write("smartlook", "visitors", "shop", DST_SUNDAY, [first_seen])
     blog = [
-        _smartlook_session("b1", "w1", datetime(2026, 10, 24, 6, 59), datetime(2026, 10, 24, 7), ["/"]),
-        _smartlook_session("b2", "w1", datetime(2026, 10, 24, 20), datetime(2026, 10, 24, 20, 1), ["/"]),
+        _smartlook_session("b1", "w1", at("2026-10-24 06:59"), at("2026-10-24 07:00"), ["/"]),
+        _smartlook_session("b2", "w1", at("2026-10-24 20:00"), at("2026-10-24 20:01"), ["/"]),
     ]
     lake.write("smartlook", "sessions", "blog", SATURDAY, blog)
 
 
 def _write_inspectlet(lake: FixtureLake) -> None:
-    start, end = datetime(2026, 10, 24, 12), datetime(2026, 10, 24, 12, 4, 49)
+    start, end = at("2026-10-24 12:00"), at("2026-10-24 12:04:49")
     lake.write("inspectlet", "sessions", "shop", SATURDAY, [_inspectlet_session(2606721012, start, end, 286893, 1)])
-    page = {"wid": 1, "sid": 2606721012, "page_index": 1, "session_started_at": start, "page_url": "http://shop.example/"}
+    page = {
+        "wid": 1,
+        "sid": 2606721012,
+        "page_index": 1,
+        "session_started_at": start,
+        "page_url": "http://shop.example/",
+    }
     lake.write("inspectlet", "session_pages", "shop", SATURDAY, [page])
-    refused = _inspectlet_session(5, datetime(2026, 10, 25, 12), datetime(2026, 10, 25, 12, 1), 60, 1)
+    refused = _inspectlet_session(5, at("2026-10-25 12:00"), at("2026-10-25 12:01"), 60, 1)
     lake.write("inspectlet", "sessions", "shop", DST_SUNDAY, [refused])
     lake.block([("inspectlet", "sessions", "shop", DST_SUNDAY)])
 
@@ -179,8 +190,8 @@ def _write_pirsch(lake: FixtureLake) -> None:
 def _write_kameleoon(lake: FixtureLake) -> None:
     visit = {
         "visitor_code": "code1",
-        "started_at": datetime(2026, 10, 25, 9),
-        "last_event_at": datetime(2026, 10, 25, 9, 0, 4),
+        "started_at": at("2026-10-25 09:00"),
+        "last_event_at": at("2026-10-25 09:00:04"),
         "duration_seconds": 4.0,
         "page_count": 1,
         "landing_url": "https://shop.example/",
@@ -192,14 +203,14 @@ def _write_kameleoon(lake: FixtureLake) -> None:
     }
     conversion = {
         "visitor_code": "code1",
-        "visit_started_at": datetime(2026, 10, 25, 9),
+        "visit_started_at": at("2026-10-25 09:00"),
         "conversion_number": 1,
         "goal_id": "85",
         "is_reversal": False,
     }
     page = {
         "visitor_code": "code1",
-        "visit_started_at": datetime(2026, 10, 25, 9),
+        "visit_started_at": at("2026-10-25 09:00"),
         "page_number": 1,
         "url": "https://shop.example/",
     }
@@ -212,7 +223,7 @@ def _write_kameleoon(lake: FixtureLake) -> None:
 def _write_kissmetrics(lake: FixtureLake) -> None:
     for day, total in ((DST_SUNDAY, 100), (MONDAY, 140)):
         row = {"snapshot_date": day, "event_id": "e1", "name": "Visited Site", "total": total}
-        lake.write("kissmetrics", "events", "shop", day, [row], datetime(day.year, day.month, day.day, 10))
+        lake.write("kissmetrics", "events", "shop", day, [row], at(f"{day} 10:00"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A lake on disk written from the vendors' own TableSpecs, small enough to reason about.
 
-Belongs here: writing partitions, the anchor, the blocked list and the sites file, exactly as the platform's lake lays them out.
+Belongs here: writing partitions, the anchor, the blocked list and the sites file, as the platform's lake lays them out.
 Does not belong here: what the models should make of it (the tests say that).
 """
 
@@ -59,7 +59,13 @@ class FixtureLake:
         """Replace one partition. Columns a row does not name are NULL, as in a record that lacks the field."""
         spec = self.specs[(vendor, table)]
         stamped = [
-            {"_site": site, "_day": day, "_landed_at": landed_at or datetime(2026, 11, 20, 2, 0), "_run_id": "r", **row}
+            {
+                "_site": site,
+                "_day": day,
+                "_landed_at": landed_at or datetime.fromisoformat("2026-11-20 02:00"),
+                "_run_id": "r",
+                **row,
+            }
             for row in rows
         ]
         unknown = {name for row in stamped for name in row} - {c.name for c in spec.all_columns}
@@ -70,7 +76,7 @@ class FixtureLake:
         self._path(vendor, table, site, day).unlink()
 
     def sites(self, rows: Iterable[tuple[str, str, str | None, date, str, str, bool]]) -> None:
-        """Replace the configured sites: site_key, timezone, hostname, start_date, vendor, vendor_entity_id, is_enabled."""
+        """Replace the configured sites: the columns of the statement below, in order."""
         self._list(
             self.root / "_config" / "sites.parquet",
             "site_key VARCHAR, timezone VARCHAR, hostname VARCHAR, start_date DATE, vendor VARCHAR, "

@@ -111,7 +111,8 @@ def test_sessions_speak_one_language(built: Warehouse) -> None:
 
 def test_a_new_visitor_is_unknown_where_the_visitor_list_is_missing(built: Warehouse) -> None:
     rows = built.rows(
-        "SELECT vendor_session_id, is_new_visitor FROM fct_sessions WHERE vendor = 'smartlook' AND site_key = 'shop' ORDER BY 1"
+        "SELECT vendor_session_id, is_new_visitor FROM fct_sessions "
+        "WHERE vendor = 'smartlook' AND site_key = 'shop' ORDER BY 1"
     )
     assert rows == [("s0", None), ("s1", None), ("s2", True), ("s3", False), ("s4", False), ("s5", False)]
 

@@ -78,7 +78,7 @@ def test_frames_have_the_columns_of_a_generated_world(tmp_path: Path) -> None:
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "log.tsv"
     path.write_bytes(content)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"header|No columns"):
         replay_world(path)
 
 
@@ -90,7 +90,11 @@ def test_a_log_without_pages_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL_LOG.is_file(), reason="the real log is not next to this checkout")
 @pytest.mark.parametrize(
     ("idle", "cap", "drop", "sessions", "views", "bounce"),
-    [(1800, 86_400, False, 2835, 8997, 0.5026), (900, 3600, False, 3085, 8997, None), (1800, 86_400, True, 2835, 8311, 0.5725)],
+    [
+        (1800, 86_400, False, 2835, 8997, 0.5026),
+        (900, 3600, False, 3085, 8997, None),
+        (1800, 86_400, True, 2835, 8311, 0.5725),
+    ],
 )
 def test_the_real_day_has_its_known_numbers(
     idle: int, cap: int, drop: bool, sessions: int, views: int, bounce: float | None

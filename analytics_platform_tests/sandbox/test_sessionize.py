@@ -42,8 +42,12 @@ def test_it_equals_the_plain_loop(rows: list[tuple[int, int, str]], idle: int, c
 
 
 def test_a_gap_of_exactly_the_idle_time_is_the_same_session() -> None:
-    assert sessionize(views((1, 0, "a"), (1, 900, "b")), idle_seconds=900, cap_seconds=3600)["session_index"].tolist() == [0, 0]
-    assert sessionize(views((1, 0, "a"), (1, 901, "b")), idle_seconds=900, cap_seconds=3600)["session_index"].tolist() == [0, 1]
+    assert sessionize(views((1, 0, "a"), (1, 900, "b")), idle_seconds=900, cap_seconds=3600)[
+        "session_index"
+    ].tolist() == [0, 0]
+    assert sessionize(views((1, 0, "a"), (1, 901, "b")), idle_seconds=900, cap_seconds=3600)[
+        "session_index"
+    ].tolist() == [0, 1]
 
 
 def test_the_cap_counts_from_each_new_start() -> None:
@@ -61,7 +65,9 @@ def test_a_dropped_reload_still_keeps_the_session_alive() -> None:
 
 
 def test_the_first_view_of_a_session_is_never_a_reload() -> None:
-    got = sessionize(views((1, 0, "a"), (1, 5000, "a"), (2, 5000, "a")), idle_seconds=900, cap_seconds=3600, drop_reloads=True)
+    got = sessionize(
+        views((1, 0, "a"), (1, 5000, "a"), (2, 5000, "a")), idle_seconds=900, cap_seconds=3600, drop_reloads=True
+    )
     assert len(got) == 3
 
 

@@ -17,7 +17,7 @@
         when {{ utm_medium }} = 'organic' then 'organic_search'
         when {{ utm_medium }} in ('referral', 'link') then 'referral'
         when {{ utm_source }} is not null then 'other_campaign'
-        when regexp_matches({{ landing_url }}, '[?&](gclid|msclkid)=') then 'paid_search'
+        when contains({{ landing_url }}, 'gclid=') or contains({{ landing_url }}, 'msclkid=') then 'paid_search'
         when {{ referrer_host }} = {{ own_host }} then 'internal'
         when regexp_matches({{ referrer_host }}, '{{ assistant }}') then 'ai_assistant'
         when regexp_matches({{ referrer_host }}, '{{ search }}') then 'organic_search'

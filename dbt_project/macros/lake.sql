@@ -10,24 +10,22 @@
 {%- endmacro %}
 
 {#-
-    One lake table without its anchor row file and without the partitions a blocking check has refused.
-    Columns: the file's own, plus `site` and `day` from the path. A filter on `day` prunes files before they are opened.
+    One lake table without its zero-row anchor file and without the partitions a blocking check has refused.
+    Columns: the file's own, plus `site` and `day` from the path. A filter on `day` prunes files before they are read:
+    that is why this is an ANTI JOIN (a correlated NOT EXISTS reads every file and every column first).
 -#}
 {% macro lake_source(vendor, table) %}
     (
         select lake.*
         from {{ source(vendor, table) }} as lake
-        where
-            lake.site <> '_anchor'
-            and not exists (
-                select 1
-                from {{ blocked_partitions() }} as blocked
-                where
-                    blocked.vendor = '{{ vendor }}'
-                    and blocked.table_name = '{{ table }}'
-                    and blocked.site_key = lake.site
-                    and blocked.partition_date = lake.day
-            )
+        anti join (
+            select
+                site_key as site,
+                partition_date as day
+            from {{ blocked_partitions() }}
+            where vendor = '{{ vendor }}' and table_name = '{{ table }}'
+        ) as blocked using (site, day)
+        where lake.site <> '_anchor'
     )
 {% endmacro %}
 

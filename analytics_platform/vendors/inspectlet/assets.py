@@ -1,6 +1,7 @@
 """Inspectlet's lake tables as partitioned Dagster assets.
 
-Belongs here: which streams become assets, and anything only this vendor's assets need. Does not belong here: how a stream
+Belongs here: which streams become assets, and anything only this vendor's assets need. Does not belong here: how a
+stream
 becomes an asset (`core.ingest`), what is fetched (`streams`).
 """
 

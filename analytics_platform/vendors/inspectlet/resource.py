@@ -12,12 +12,12 @@ from typing import Final, Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key
+from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key, per_minute_windows
 from analytics_platform.core.resources import POLITE_WAIT_SECONDS, VendorResource, secret_variable
 from analytics_platform.vendors.inspectlet.client import DEFAULT_BASE_URL, InspectletClient
-from analytics_platform.vendors.inspectlet.streams import quota_windows
+from analytics_platform.vendors.inspectlet.streams import DEFAULT_REQUESTS_PER_MINUTE
 
-__all__ = ["InspectletResource"]
+__all__ = ["RESOURCE", "InspectletResource"]
 
 _VENDOR: Final = "inspectlet"
 _VARIABLES: Final = ("INSPECTLET_USERNAME", "INSPECTLET_API_TOKEN")
@@ -50,10 +50,15 @@ class InspectletResource(VendorResource):
 
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[InspectletClient]:
         """A client of the account; the vendor rate-limits by API token."""
-        policy = QuotaPolicy(account=account_key(_VENDOR, self.api_token), windows=quota_windows(ids))
+        policy = QuotaPolicy(
+            account=account_key(_VENDOR, self.api_token), windows=per_minute_windows(ids, DEFAULT_REQUESTS_PER_MINUTE)
+        )
         return InspectletClient.connect(
             username=SecretStr(self.username),
             api_token=SecretStr(self.api_token),
             base_url=self.base_url,
             meter=AccountMeter(ledger, policy, max_wait_seconds=POLITE_WAIT_SECONDS),
         )
+
+
+RESOURCE = InspectletResource

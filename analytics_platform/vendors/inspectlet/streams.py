@@ -6,18 +6,17 @@ Belongs here: which calls cover a range of days, resuming them, quota windows. D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError
 from analytics_platform.core.paging import Page
-from analytics_platform.core.quota import Window
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.inspectlet.client import InspectletClient, SessionSearch
 from analytics_platform.vendors.inspectlet.tables import SESSION_PAGES, SESSION_TAGS, SESSIONS, WEBSITES
 
-__all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS", "quota_windows"]
+__all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS"]
 
 DEFAULT_REQUESTS_PER_MINUTE: Final = 60
 """The vendor documents a 429 and no figure: a polite guess. `requests_per_minute` in sites.yaml overrides it; a 429
@@ -32,20 +31,6 @@ _DAYS_PER_CALL: Final = timedelta(days=7)
 _MARGIN: Final = timedelta(minutes=1)
 """Whether a bound is inclusive is not said (contract §2.3, trap 3); rows of other days are dropped by the tables'
 day."""
-
-
-def quota_windows(ids: Mapping[str, str]) -> dict[str, tuple[Window, ...]]:
-    """Windows by method class, all verbs in one bucket.
-
-    Raises:
-        ConfigurationError: `requests_per_minute` is not a whole number of at least 1.
-    """
-    stated = ids.get("requests_per_minute", str(DEFAULT_REQUESTS_PER_MINUTE))
-    if not stated.isascii() or not stated.isdigit() or int(stated) < 1:
-        raise ConfigurationError(
-            "requests_per_minute of inspectlet is not a whole number of at least 1.", "Correct it in sites.yaml."
-        )
-    return {"any": (Window(int(stated), 60.0),)}
 
 
 def extract_sessions(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:

@@ -60,6 +60,10 @@ AUTHENTICATED_QUOTA: Final[Mapping[str, tuple[Window, ...]]] = {
     "*": (Window(limit=1000, seconds=1.0, guard_seconds=0.1),),
 }
 
+# A 429 carries no Retry-After (contract B3) and ends with a window of one second: the transport's back-off is the cure,
+# and a run that is refused again and again need not be put off for long.
+DEFAULT_LIMITS: Final = HttpLimits(max_attempts=5, unknown_retry_after_seconds=60.0)
+
 _VISITOR_PATH: Final = "/visit/visitor"
 _COUNTERS_PATH: Final = "/product/productCounters"
 _EVENT_KINDS: Final = (
@@ -144,7 +148,7 @@ class KameleoonClient:
                 base_url=base_url,
                 auth=auth,
                 meter=meter or NullMeter(),
-                limits=limits or HttpLimits(),
+                limits=limits or DEFAULT_LIMITS,
                 path_prefixes=("/visit", "/product"),
                 methods=frozenset({"GET"}),
                 clock=clock,

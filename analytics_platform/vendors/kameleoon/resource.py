@@ -23,12 +23,14 @@ from analytics_platform.vendors.kameleoon.client import (
     quota_windows,
 )
 
-__all__ = ["KameleoonResource"]
+__all__ = ["RESOURCE", "KameleoonResource"]
 
 
 class KameleoonResource(VendorResource):
-    """Credentials of a Kameleoon API client. The Data API also answers without, at a tenth of the GET rate: ask for that with
-    `access: anonymous` in the site's block."""
+    """Credentials of a Kameleoon API client. The Data API also answers without, at a tenth of the GET rate: ask for
+    that with
+    `access: anonymous` in the site's block.
+    """
 
     client_id: str = ""
     client_secret: str = ""
@@ -59,7 +61,9 @@ class KameleoonResource(VendorResource):
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[KameleoonClient]:
         """A client for the data host; the vendor counts by IP, so every site of this host shares one account."""
         is_authenticated = ids.get("access") != "anonymous"
-        policy = QuotaPolicy(account=account_key(VENDOR, self.base_url), windows=quota_windows(is_authenticated=is_authenticated))
+        policy = QuotaPolicy(
+            account=account_key(VENDOR, self.base_url), windows=quota_windows(is_authenticated=is_authenticated)
+        )
         return KameleoonClient.connect(
             client_id=SecretStr(self.client_id) if is_authenticated else None,
             client_secret=SecretStr(self.client_secret) if is_authenticated else None,
@@ -67,3 +71,6 @@ class KameleoonResource(VendorResource):
             auth_url=self.auth_url,
             meter=AccountMeter(ledger, policy),
         )
+
+
+RESOURCE = KameleoonResource

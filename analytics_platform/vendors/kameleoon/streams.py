@@ -10,14 +10,12 @@ lake.
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from analytics_platform.core.concurrency import side_by_side
 from analytics_platform.core.errors import ConfigurationError, Where
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
@@ -40,7 +38,6 @@ __all__ = [
 ]
 
 LOOKBACK_DAYS: Final = 3
-REQUESTS_IN_FLIGHT: Final = 8
 MAX_CODE_LENGTH: Final = 255
 
 _CODES_SQL: Final = """
@@ -67,7 +64,7 @@ def extract_visits(client: KameleoonClient, extraction: Extraction) -> Iterator[
         for code in panel(extraction)
         if visitor_call(code) not in extraction.done_calls
     ]
-    yield from _side_by_side(sends)
+    yield from side_by_side(sends)
 
 
 def extract_product_counters(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
@@ -139,37 +136,6 @@ def _unusable(extraction: Extraction, what: str, next_step: str) -> Configuratio
     return ConfigurationError(
         f"The kameleoon block of the site in sites.yaml cannot be used: {what}.", next_step, where
     )
-
-
-def _side_by_side(sends: Iterable[Callable[[], Page]]) -> Iterator[Page]:
-    """Send with at most `REQUESTS_IN_FLIGHT` unlanded answers, and yield the pages in the order of `sends`.
-
-    When one fails, none is started after it; pages that were already paid for are yielded before the failure is raised.
-    """
-    waiting = deque(sends)
-    started: deque[Future[Page]] = deque()
-    failure: Exception | None = None
-    with ThreadPoolExecutor(REQUESTS_IN_FLIGHT, thread_name_prefix="kameleoon") as pool:
-        try:
-            while started or (waiting and failure is None):
-                while waiting and failure is None and len(started) < REQUESTS_IN_FLIGHT:
-                    # Each thread gets the caller's context: the ledger reads there what the requests are spent on.
-                    started.append(pool.submit(contextvars.copy_context().run, waiting.popleft()))
-                try:
-                    page = started.popleft().result()
-                except CancelledError:
-                    continue
-                except Exception as error:
-                    failure = failure or error
-                    for other in started:
-                        other.cancel()
-                else:
-                    yield page
-        finally:
-            for other in started:
-                other.cancel()
-    if failure is not None:
-        raise failure
 
 
 VISITS_STREAM: Final = Stream(

@@ -38,9 +38,13 @@ def _instant(field: str) -> str:
     )
 
 
-def _latest(events: str, member: str) -> str:
-    """Member of the newest event of a list (the order of the list is not documented)."""
-    # No lambda: its spelling differs between DuckDB 1.x and 2.x, and both are allowed.
+def _by_time(events: str) -> str:
+    """The list in order of time: the order of the wire is not documented."""
+    return f"list_sort({events})"
+
+
+def _newest(events: str, member: str) -> str:
+    """Member of the newest event of a list."""
     return f'list_extract(list_reverse_sort({events}), 1)."data".{member}'
 
 
@@ -51,23 +55,24 @@ _STATIC_DATA: Final = (
     "deviceType VARCHAR, "
     'mappingIdentifier VARCHAR), itp VARCHAR, "time" VARCHAR)'
 )
-_PAGE_EVENTS: Final = (
-    'STRUCT("data" STRUCT(href VARCHAR, canonicalHref VARCHAR, title VARCHAR, keyPagesIndices VARCHAR, '
-    'referrerHref VARCHAR, referrersIndices VARCHAR), itp VARCHAR, "time" VARCHAR)[]'
+
+
+def _events(data: str) -> str:
+    """Wire type of an event list; `time` (epoch milliseconds) first, so that sorting the structs sorts by it."""
+    return f'STRUCT("time" BIGINT, "data" STRUCT({data}), sdk VARCHAR, itp VARCHAR)[]'
+
+
+_PAGE_EVENTS: Final = _events(
+    "href VARCHAR, canonicalHref VARCHAR, title VARCHAR, keyPagesIndices VARCHAR, referrerHref VARCHAR, "
+    "referrersIndices VARCHAR"
 )
-_CUSTOM_DATA_EVENTS: Final = (
-    'STRUCT("data" STRUCT("index" VARCHAR, valuesCountMap VARCHAR, "overwrite" VARCHAR, mappingIdentifier VARCHAR), '
-    'itp VARCHAR, "time" VARCHAR)[]'
+_CUSTOM_DATA_EVENTS: Final = _events(
+    '"index" VARCHAR, valuesCountMap VARCHAR, "overwrite" VARCHAR, mappingIdentifier VARCHAR'
 )
-_CONVERSION_EVENTS: Final = (
-    'STRUCT("data" STRUCT(goalId VARCHAR, revenue VARCHAR, negative VARCHAR, metadata VARCHAR), sdk VARCHAR, '
-    'itp VARCHAR, "time" VARCHAR)[]'
-)
-_VARIATION_EVENTS: Final = 'STRUCT("data" STRUCT(id VARCHAR, variationId VARCHAR), itp VARCHAR, "time" VARCHAR)[]'
-# `time` first, so that sorting the structs sorts by it.
-_GEOLOCATION_EVENTS: Final = (
-    'STRUCT("time" BIGINT, "data" STRUCT(country VARCHAR, region VARCHAR, city VARCHAR, postalCode VARCHAR, '
-    "latitude VARCHAR, longitude VARCHAR), itp VARCHAR)[]"
+_CONVERSION_EVENTS: Final = _events("goalId VARCHAR, revenue VARCHAR, negative VARCHAR, metadata VARCHAR")
+_VARIATION_EVENTS: Final = _events("id VARCHAR, variationId VARCHAR")
+_GEOLOCATION_EVENTS: Final = _events(
+    "country VARCHAR, region VARCHAR, city VARCHAR, postalCode VARCHAR, latitude VARCHAR, longitude VARCHAR"
 )
 
 _VISIT_WIRE: Final = {
@@ -175,14 +180,14 @@ VISITS: Final = TableSpec(
         Column(
             name="landing_url",
             type="VARCHAR",
-            description="href of the first page event; NULL where the visit has none.",
-            expr='r.pageEvents[1]."data".href',
+            description="href of the earliest page event; NULL where the visit has none.",
+            expr=f'list_extract({_by_time("r.pageEvents")}, 1)."data".href',
         ),
         Column(
             name="exit_url",
             type="VARCHAR",
-            description="href of the last page event; NULL where the visit has none.",
-            expr='r.pageEvents[len(r.pageEvents)]."data".href',
+            description="href of the latest page event; NULL where the visit has none.",
+            expr=_newest("r.pageEvents", "href"),
         ),
         _static(
             "visit_number",
@@ -232,32 +237,32 @@ VISITS: Final = TableSpec(
             name="country",
             type="VARCHAR",
             description="Country of the newest geolocation event: a name or a code, as the vendor gives it.",
-            expr=_latest("r.geolocationEvents", "country"),
+            expr=_newest("r.geolocationEvents", "country"),
         ),
         Column(
             name="region",
             type="VARCHAR",
             description="Region of the newest geolocation event.",
-            expr=_latest("r.geolocationEvents", "region"),
+            expr=_newest("r.geolocationEvents", "region"),
         ),
         Column(
             name="city",
             type="VARCHAR",
             description="City of the newest geolocation event.",
-            expr=_latest("r.geolocationEvents", "city"),
+            expr=_newest("r.geolocationEvents", "city"),
         ),
         Column(
             name="postal_code",
             type="VARCHAR",
             description="Postal code of the newest geolocation event.",
-            expr=_latest("r.geolocationEvents", "postalCode"),
+            expr=_newest("r.geolocationEvents", "postalCode"),
             sensitivity=Sensitivity.PERSONAL,
         ),
         Column(
             name="latitude_degrees",
             type="DOUBLE",
             description="Latitude of the newest geolocation event.",
-            expr=_latest("r.geolocationEvents", "latitude"),
+            expr=_newest("r.geolocationEvents", "latitude"),
             sensitivity=Sensitivity.PERSONAL,
             minimum=-90,
             maximum=90,
@@ -266,7 +271,7 @@ VISITS: Final = TableSpec(
             name="longitude_degrees",
             type="DOUBLE",
             description="Longitude of the newest geolocation event.",
-            expr=_latest("r.geolocationEvents", "longitude"),
+            expr=_newest("r.geolocationEvents", "longitude"),
             sensitivity=Sensitivity.PERSONAL,
             minimum=-180,
             maximum=180,
@@ -309,7 +314,7 @@ VISIT_PAGES: Final = TableSpec(
         Column(
             name="page_number",
             type="BIGINT",
-            description="Position in the visit, from 1, as listed by the vendor.",
+            description="Position in the visit by time, from 1.",
             expr="i",
             nullable=False,
             minimum=1,
@@ -341,14 +346,14 @@ VISIT_PAGES: Final = TableSpec(
     records=_VISIT_RECORDS,
     union_records=True,
     context=("visitor_code",),
-    explode="pageEvents",
+    explode=_by_time("r.pageEvents"),
     day=_VISIT_DAY,
     anchor="viewed_at",
     source_url=_DOCUMENT,
 )
 
 # One list of both kinds; the kind is known only by the list an event came in, so it is told by position.
-_EXPOSURE_EVENTS: Final = "list_concat(r.experimentEvents, r.personalizationEvents)"
+_EXPOSURE_EVENTS: Final = f"list_concat({_by_time('r.experimentEvents')}, {_by_time('r.personalizationEvents')})"
 _EXPOSURE_KIND: Final = (
     "CASE WHEN i <= COALESCE(len(r.experimentEvents), 0) THEN 'experiment' ELSE 'personalization' END"
 )
@@ -367,7 +372,7 @@ EXPOSURES: Final = TableSpec(
         Column(
             name="exposure_number",
             type="BIGINT",
-            description="Position in the visit, from 1: experiments first, then personalizations.",
+            description="Position in the visit, from 1: experiments by time, then personalizations by time.",
             expr="i",
             nullable=False,
             minimum=1,
@@ -426,7 +431,7 @@ CONVERSIONS: Final = TableSpec(
         Column(
             name="conversion_number",
             type="BIGINT",
-            description="Position in the visit, from 1, as listed by the vendor.",
+            description="Position in the visit by time, from 1.",
             expr="i",
             nullable=False,
             minimum=1,
@@ -471,7 +476,7 @@ CONVERSIONS: Final = TableSpec(
     records=_VISIT_RECORDS,
     union_records=True,
     context=("visitor_code",),
-    explode="conversionEvents",
+    explode=_by_time("r.conversionEvents"),
     day=_VISIT_DAY,
     anchor="converted_at",
     source_url=_DOCUMENT,

@@ -1,6 +1,7 @@
 """What the shape of kissmetrics's tables cannot say by itself: checks only this vendor needs.
 
-Belongs here: named checks on one table's frame. Does not belong here: keys, types, ranges, row floors and drift, which follow from
+Belongs here: named checks on one table's frame. Does not belong here: keys, types, ranges, row floors and drift,
+which follow from
 the table's declaration (`core.checks`).
 """
 

@@ -12,12 +12,12 @@ from typing import Final, Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key
+from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key, per_minute_windows
 from analytics_platform.core.resources import POLITE_WAIT_SECONDS, VendorResource, secret_variable
 from analytics_platform.vendors.kissmetrics.client import DEFAULT_BASE_URL, KissmetricsClient
-from analytics_platform.vendors.kissmetrics.streams import quota_windows
+from analytics_platform.vendors.kissmetrics.streams import DEFAULT_REQUESTS_PER_MINUTE
 
-__all__ = ["KissmetricsResource"]
+__all__ = ["RESOURCE", "KissmetricsResource"]
 
 _VENDOR: Final = "kissmetrics"
 _TOKEN_VARIABLE: Final = "KISSMETRICS_API_TOKEN"  # noqa: S105  (a variable's name)
@@ -46,9 +46,14 @@ class KissmetricsResource(VendorResource):
 
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[KissmetricsClient]:
         """A client of the user's accounts; one token, one quota account."""
-        policy = QuotaPolicy(account=account_key(_VENDOR, self.api_token), windows=quota_windows(ids))
+        policy = QuotaPolicy(
+            account=account_key(_VENDOR, self.api_token), windows=per_minute_windows(ids, DEFAULT_REQUESTS_PER_MINUTE)
+        )
         return KissmetricsClient.connect(
             token=SecretStr(self.api_token),
             base_url=self.base_url,
             meter=AccountMeter(ledger, policy, max_wait_seconds=POLITE_WAIT_SECONDS),
         )
+
+
+RESOURCE = KissmetricsResource

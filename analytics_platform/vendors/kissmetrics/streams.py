@@ -14,31 +14,16 @@ from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError, NotFound, PermissionDenied
 from analytics_platform.core.paging import Page
-from analytics_platform.core.quota import Window
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.kissmetrics.client import Collection, KissmetricsClient, account_id_of
 from analytics_platform.vendors.kissmetrics.tables import TABLES
 
-__all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS", "quota_windows"]
+__all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS"]
 
 DEFAULT_REQUESTS_PER_MINUTE: Final = 60
 """The vendor documents no limit: a polite guess. `requests_per_minute` in sites.yaml overrides it; a 429 teaches."""
 
 _COLLECTIONS: Final[tuple[Collection, ...]] = ("events", "properties", "reports", "metrics")
-
-
-def quota_windows(ids: Mapping[str, str]) -> dict[str, tuple[Window, ...]]:
-    """Windows by method class, all verbs in one bucket.
-
-    Raises:
-        ConfigurationError: `requests_per_minute` is not a whole number of at least 1.
-    """
-    stated = ids.get("requests_per_minute", str(DEFAULT_REQUESTS_PER_MINUTE))
-    if not stated.isascii() or not stated.isdigit() or int(stated) < 1:
-        raise ConfigurationError(
-            "requests_per_minute of kissmetrics is not a whole number of at least 1.", "Correct it in sites.yaml."
-        )
-    return {"any": (Window(int(stated), 60.0),)}
 
 
 def extract_catalogue(client: KissmetricsClient, extraction: Extraction) -> Iterator[Page]:

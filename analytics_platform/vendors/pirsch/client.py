@@ -30,11 +30,9 @@ from analytics_platform.core.errors import (
 )
 from analytics_platform.core.http import HttpClient, HttpLimits, Meter, NullMeter, Response
 from analytics_platform.core.paging import Page, single_page
-from analytics_platform.core.quota import Window
 
 __all__ = [
     "DEFAULT_BASE_URL",
-    "DEFAULT_QUOTA",
     "DEFAULT_REQUESTS_PER_MINUTE",
     "MAX_DAYS_PER_SERIES",
     "BreakdownMethod",
@@ -48,10 +46,6 @@ VENDOR: Final = "pirsch"
 DEFAULT_BASE_URL: Final = "https://api.pirsch.io"
 DEFAULT_REQUESTS_PER_MINUTE: Final = 600
 """Polite default: the document gives no limit for statistics (a later changelog calls them unlimited)."""
-DEFAULT_QUOTA: Final[Mapping[str, tuple[Window, ...]]] = {
-    "any": (Window(limit=DEFAULT_REQUESTS_PER_MINUTE, seconds=60.0),),
-}
-"""Windows for a `QuotaPolicy`; what a 429 teaches the ledger goes on top."""
 MAX_ROWS: Final = 100
 MAX_DAYS_PER_SERIES: Final = 100
 """The engine puts the row limit on day series too (contract A5), so a longer range would lose days silently."""

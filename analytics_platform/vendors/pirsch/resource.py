@@ -12,11 +12,17 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key
-from analytics_platform.core.resources import POLITE_WAIT_SECONDS, VendorResource, polite_windows, secret_variable
-from analytics_platform.vendors.pirsch.client import DEFAULT_BASE_URL, DEFAULT_QUOTA, VARIABLES, VENDOR, PirschClient
+from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key, per_minute_windows
+from analytics_platform.core.resources import POLITE_WAIT_SECONDS, VendorResource, secret_variable
+from analytics_platform.vendors.pirsch.client import (
+    DEFAULT_BASE_URL,
+    DEFAULT_REQUESTS_PER_MINUTE,
+    VARIABLES,
+    VENDOR,
+    PirschClient,
+)
 
-__all__ = ["PirschResource"]
+__all__ = ["RESOURCE", "PirschResource"]
 
 
 class PirschResource(VendorResource):
@@ -46,10 +52,15 @@ class PirschResource(VendorResource):
 
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[PirschClient]:
         """A client whose token is fetched when first needed; Pirsch counts by client."""
-        policy = QuotaPolicy(account=account_key(VENDOR, self.client_id), windows=polite_windows(ids, DEFAULT_QUOTA))
+        policy = QuotaPolicy(
+            account=account_key(VENDOR, self.client_id), windows=per_minute_windows(ids, DEFAULT_REQUESTS_PER_MINUTE)
+        )
         return PirschClient.connect(
             client_id=SecretStr(self.client_id),
             client_secret=SecretStr(self.client_secret),
             base_url=self.base_url,
             meter=AccountMeter(ledger, policy, max_wait_seconds=POLITE_WAIT_SECONDS),
         )
+
+
+RESOURCE = PirschResource

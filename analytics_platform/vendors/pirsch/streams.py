@@ -9,16 +9,14 @@ few at a time: nothing in the API gives them by day for a range.
 
 from __future__ import annotations
 
-import contextvars
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from typing import Final
 
+from analytics_platform.core.concurrency import side_by_side
 from analytics_platform.core.errors import ConfigurationError, NotFound, Where
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
@@ -35,7 +33,6 @@ __all__ = ["DAILY_STATS_STREAM", "REPORTS_STREAM", "STREAMS", "extract_daily_sta
 
 LOOKBACK_DAYS: Final = 3
 """Batched hits carry their own time and sessions move to the day they were last seen, so a day settles within three."""
-REQUESTS_IN_FLIGHT: Final = 8
 
 
 def extract_daily_stats(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
@@ -61,7 +58,7 @@ def extract_reports(client: PirschClient, extraction: Extraction) -> Iterator[Pa
         ConfigurationError: the site has no domain_id.
         VendorError: see `PirschClient`.
     """
-    yield from _side_by_side(_report_requests(client, extraction))
+    yield from side_by_side(_report_requests(client, extraction))
 
 
 _LISTS: Final[tuple[tuple[str, BreakdownMethod], ...]] = (
@@ -113,38 +110,6 @@ def _if_offered(
     except NotFound as error:
         log.info("pirsch: %s is not offered by this installation", error.where.endpoint)
         return None
-
-
-def _side_by_side(sends: Iterable[Callable[[], Page | None]]) -> Iterator[Page]:
-    """Send with at most `REQUESTS_IN_FLIGHT` unlanded answers, and yield the pages in the order of `sends`.
-
-    When one fails, none is started after it; pages that were already paid for are yielded before the failure is raised.
-    """
-    waiting = deque(sends)
-    started: deque[Future[Page | None]] = deque()
-    failure: Exception | None = None
-    with ThreadPoolExecutor(REQUESTS_IN_FLIGHT, thread_name_prefix="pirsch") as pool:
-        try:
-            while started or (waiting and failure is None):
-                while waiting and failure is None and len(started) < REQUESTS_IN_FLIGHT:
-                    # Each thread gets the caller's context: the ledger reads there what the requests are spent on.
-                    started.append(pool.submit(contextvars.copy_context().run, waiting.popleft()))
-                try:
-                    page = started.popleft().result()
-                except CancelledError:
-                    continue
-                except Exception as error:
-                    failure = failure or error
-                    for other in started:
-                        other.cancel()
-                    continue
-                if page is not None:
-                    yield page
-        finally:
-            for other in started:
-                other.cancel()
-    if failure is not None:
-        raise failure
 
 
 def _chunks(first_day: date, last_day: date) -> Iterator[tuple[date, date]]:

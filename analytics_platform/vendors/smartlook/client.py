@@ -18,12 +18,12 @@ from pydantic import SecretStr
 
 from analytics_platform.core.auth import Bearer
 from analytics_platform.core.clock import SYSTEM_CLOCK, Clock
-from analytics_platform.core.errors import ConfigurationError, MalformedResponse, TransientVendorError, Where
+from analytics_platform.core.errors import MalformedResponse, TransientVendorError, Where
 from analytics_platform.core.http import HttpClient, HttpLimits, Meter, NullMeter, Response
 from analytics_platform.core.origin import path_segment
 from analytics_platform.core.paging import CursorLink, NextRequest, Page, paginate, single_page
 
-__all__ = ["Filter", "Project", "SmartlookClient", "Usage", "base_url_of"]
+__all__ = ["Filter", "Project", "SmartlookClient", "Usage"]
 
 _VENDOR = "smartlook"
 _PAGE_SIZE = 100
@@ -74,17 +74,6 @@ class Usage:
 
     project_requests: int | None
     requests_by_endpoint: Mapping[str, int]
-
-
-def base_url_of(region: str) -> str:
-    """Scheme and host of a storage region (vendor document, API URL change: eu by default).
-
-    Raises:
-        ConfigurationError: not a plain region name.
-    """
-    if not region.isalnum() or not region.isascii() or len(region) > 10:
-        raise ConfigurationError(f"Smartlook region {region!r} is not a region.", "Use eu or us in sites.yaml.")
-    return f"https://api.{region.lower()}.smartlook.cloud"
 
 
 class SmartlookClient:

@@ -18,7 +18,7 @@ from analytics_platform.core.resources import VendorResource, secret_variable
 from analytics_platform.vendors.smartlook.client import SmartlookClient
 from analytics_platform.vendors.smartlook.streams import quota_windows
 
-__all__ = ["SmartlookResource"]
+__all__ = ["RESOURCE", "SmartlookResource"]
 
 _VENDOR: Final = "smartlook"
 _TOKEN_VARIABLE: Final = "SMARTLOOK_API_TOKEN"  # noqa: S105  (a variable's name)
@@ -33,7 +33,9 @@ class SmartlookResource(VendorResource):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Secrets stay names; an unset variable leaves the vendor off. The base URL follows the site's region unless given."""
+        """Secrets stay names; an unset variable leaves the vendor off. The base URL follows the site's region unless
+        given.
+        """
         return cls(api_token=secret_variable(_TOKEN_VARIABLE), base_url=os.environ.get("SMARTLOOK_BASE_URL") or "")
 
     @property
@@ -67,3 +69,6 @@ def _region_url(ids: Mapping[str, str]) -> str:
     if region not in _REGIONS:
         raise ConfigurationError(f"Smartlook region {region!r} does not exist.", "Use eu or us in sites.yaml.")
     return f"https://api.{region}.smartlook.cloud"
+
+
+RESOURCE = SmartlookResource

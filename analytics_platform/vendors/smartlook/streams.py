@@ -11,11 +11,12 @@ in windows of days whose size follows the plan: small windows lose little, large
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
+from functools import partial
 from typing import Final
 
-from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
+from analytics_platform.core.errors import ConfigurationError, CursorExpired, MalformedResponse, NotFound, Where
 from analytics_platform.core.paging import Page
 from analytics_platform.core.quota import Window
 from analytics_platform.core.streams import Extraction, Stream
@@ -73,7 +74,7 @@ def extract_sessions(client: SmartlookClient, extraction: Extraction) -> Iterato
             Filter(name="recording_date", operator="after", value=_iso(first - timedelta(days=1))),
             Filter(name="recording_date", operator="before", value=_iso(last + timedelta(days=1))),
         )
-        yield from client.search_sessions(filters, call=call)
+        yield from _restarted(partial(client.search_sessions, filters, call=call), extraction)
 
 
 def extract_visitors(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
@@ -85,7 +86,7 @@ def extract_visitors(client: SmartlookClient, extraction: Extraction) -> Iterato
         if call in extraction.done_calls:
             continue
         seen = Filter(name="user_first_seen", operator="in_range", value=(_iso(first), _iso(last)))
-        yield from client.search_visitors((seen,), call=call)
+        yield from _restarted(partial(client.search_visitors, (seen,), call=call), extraction)
 
 
 # -------------------------------------------------------------------------------------------------------------- events
@@ -181,6 +182,18 @@ def _windows(extraction: Extraction) -> Iterator[tuple[date, date]]:
     while first <= extraction.last_day:
         yield first, min(first + size - timedelta(days=1), extraction.last_day)
         first += size
+
+
+def _restarted(walk: Callable[[], Iterator[Page]], extraction: Extraction) -> Iterator[Page]:
+    """A walk that begins anew, once, when its cursor died on the way (contract §1.4, trap 5).
+
+    Pages that came before come again under the same call; the tables keep one row of each key.
+    """
+    try:
+        yield from walk()
+    except CursorExpired:
+        extraction.log.warning("smartlook %s: a cursor expired, the window is asked again", extraction.site_key)
+        yield from walk()
 
 
 def _iso(day: date) -> str:

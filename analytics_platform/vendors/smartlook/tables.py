@@ -169,7 +169,9 @@ SESSIONS = TableSpec(
         ),
         Column(name="landing_url", type="VARCHAR", expr='r."landingPage"', description="First URL (`landingPage`)."),
         Column(name="exit_url", type="VARCHAR", expr='r."exitPage"', description="Last URL (`exitPage`)."),
-        Column(name="referrer_url", type="VARCHAR", expr="nullif(r.referrer, '')", description="Referrer URL (`referrer`)."),
+        Column(
+            name="referrer_url", type="VARCHAR", expr="nullif(r.referrer, '')", description="Referrer URL (`referrer`)."
+        ),
         Column(name="hostname", type="VARCHAR", expr="r.domain", description="Host recorded (`domain`)."),
         Column(name="protocol", type="VARCHAR", expr="r.protocol", description="Scheme recorded (`protocol`)."),
         Column(

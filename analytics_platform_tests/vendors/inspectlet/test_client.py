@@ -103,7 +103,11 @@ def test_a_window_holds_the_sessions_that_began_in_it(client: InspectletClient, 
     of_day = sessions_of(
         list(client.search_sessions(wid, SessionSearch(start=start, end=start + timedelta(days=1)), call="b"))
     )
-    begun = {s["sid"] for s in everything if start.timestamp() <= int(str(s["date_start_session"])) < start.timestamp() + 86_400}
+    begun = {
+        s["sid"]
+        for s in everything
+        if start.timestamp() <= int(str(s["date_start_session"])) < start.timestamp() + 86_400
+    }
     assert begun
     assert begun <= {s["sid"] for s in of_day}
 
@@ -133,7 +137,9 @@ def test_a_wrong_token_names_both_variables_and_no_value(sandbox: Sandbox, wid: 
     assert sandbox.context.credentials.inspectlet_username not in text
 
 
-def test_an_error_inside_a_200_is_an_error_and_is_redacted(client: InspectletClient, sandbox: Sandbox, wid: str) -> None:
+def test_an_error_inside_a_200_is_an_error_and_is_redacted(
+    client: InspectletClient, sandbox: Sandbox, wid: str
+) -> None:
     body = '{"error":{"message":"no plan for bob@example.com"},"response":[]}'
     sandbox.faults.add("inspectlet", "/sessions", fault=faults.status(200, headers=JSON, body=body))
     with pytest.raises(VendorReportedError, match="no plan") as caught:
@@ -166,7 +172,9 @@ def test_a_search_survives_a_reset_because_it_only_reads(client: InspectletClien
     st.one_of(
         st.none(),
         st.lists(st.fixed_dictionaries({"sid": st.integers()})),
-        st.fixed_dictionaries({"sessions": st.one_of(st.none(), st.lists(st.fixed_dictionaries({"sid": st.integers()})))}),
+        st.fixed_dictionaries(
+            {"sessions": st.one_of(st.none(), st.lists(st.fixed_dictionaries({"sid": st.integers()})))}
+        ),
         st.fixed_dictionaries({"sid": st.integers()}),
         st.just({}),
     )

@@ -1,5 +1,7 @@
 """Inspectlet's records as they become lake rows, and the streams end to end against the sandbox."""
 
+# ruff: noqa: DTZ001  (a lake TIMESTAMP is naive and in UTC, so what it is compared with is too)
+
 from __future__ import annotations
 
 import json
@@ -10,7 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -55,7 +57,12 @@ SAMPLE = {
         {"tag": "email", "value": "johnny.appleseed@example.com", "timestamp": 1446772552},
     ],
     "pages": [
-        {"rid": 2017992525, "opened_at": 1446772479, "pagetitle": "Title", "url": "http://www.example.com/?utm_campaign=media"}
+        {
+            "rid": 2017992525,
+            "opened_at": 1446772479,
+            "pagetitle": "Title",
+            "url": "http://www.example.com/?utm_campaign=media",
+        }
     ],
 }
 """The vendor document's sample, with a reserved mail domain."""
@@ -99,7 +106,11 @@ def test_the_sample_session_in_both_envelopes(tmp_path: Path, wrap: Any) -> None
     (row,) = rows(tmp_path, SESSIONS, wrap([SAMPLE]))
     assert (row["sid"], row["uid"], row["wid"]) == (2606721012, 2099309727, 12345678)
     assert (row["started_at"], row["ended_at"]) == (datetime(2015, 11, 6, 1, 14, 39), datetime(2015, 11, 6, 1, 19, 28))
-    assert (row["session_duration_raw"], row["duration_unit"], row["duration_seconds"]) == (286893.0, "milliseconds", 286.893)
+    assert (row["session_duration_raw"], row["duration_unit"], row["duration_seconds"]) == (
+        286893.0,
+        "milliseconds",
+        286.893,
+    )
     assert (row["num_pages"], row["listed_page_count"], row["tag_count"]) == (1, 1, 2)
     assert row["landing_url"] != row["exit_url"]
     assert (row["is_new_visitor"], row["is_starred"], row["referrer_source"]) == (True, False, "d")
@@ -109,7 +120,11 @@ def test_the_sample_session_in_both_envelopes(tmp_path: Path, wrap: Any) -> None
 
 def test_pages_and_tags_of_the_sample(tmp_path: Path) -> None:
     (page,) = rows(tmp_path, SESSION_PAGES, {"response": [SAMPLE]})
-    assert (page["page_index"], page["rid"], page["page_url"]) == (1, 2017992525, "http://www.example.com/?utm_campaign=media")
+    assert (page["page_index"], page["rid"], page["page_url"]) == (
+        1,
+        2017992525,
+        "http://www.example.com/?utm_campaign=media",
+    )
     assert page["opened_at"] == page["session_started_at"] == datetime(2015, 11, 6, 1, 14, 39)
     tags = rows(tmp_path, SESSION_TAGS, {"response": [SAMPLE]})
     assert {(t["tag_index"], t["tag"], t["value"]) for t in tags} == {
@@ -160,7 +175,12 @@ def test_an_iso_date_instead_of_seconds_is_loud(tmp_path: Path) -> None:
 
 
 def test_only_the_sites_own_website_is_kept(tmp_path: Path) -> None:
-    body = {"response": [{"wid": 1, "site_name": "Other"}, {"wid": 12345678, "site_name": "My App", "date_added": 1337677548}]}
+    body = {
+        "response": [
+            {"wid": 1, "site_name": "Other"},
+            {"wid": 12345678, "site_name": "My App", "date_added": 1337677548},
+        ]
+    }
     (row,) = rows(tmp_path, WEBSITES, body, context={"day": DAY.isoformat(), "wid": "12345678"})
     assert (row["wid"], row["site_name"], row["added_at"]) == (12345678, "My App", datetime(2012, 5, 22, 9, 5, 48))
     assert row["snapshot_date"] == DAY
@@ -169,12 +189,15 @@ def test_only_the_sites_own_website_is_kept(tmp_path: Path) -> None:
 VOTE = duckdb.connect()
 
 
+@settings(deadline=None, max_examples=40)  # two shared cores: time says nothing here
 @given(
     span=st.integers(3, 86_400),
     share=st.floats(0.85, 1.05),
     unit=st.sampled_from(["milliseconds", "seconds"]),
 )
-def test_the_unit_vote_finds_the_unit_of_any_session_of_three_seconds_or_more(span: int, share: float, unit: str) -> None:
+def test_the_unit_vote_finds_the_unit_of_any_session_of_three_seconds_or_more(
+    span: int, share: float, unit: str
+) -> None:
     seconds = span * share
     raw = round(seconds * 1000) if unit == "milliseconds" else round(seconds)
     voted, found = _vote(raw, span)
@@ -182,7 +205,9 @@ def test_the_unit_vote_finds_the_unit_of_any_session_of_three_seconds_or_more(sp
     assert found == pytest.approx(seconds, abs=0.51)
 
 
-@pytest.mark.parametrize(("raw", "span", "voted", "seconds"), [(0, 0, "zero", 0), (None, 5, None, None), (7, None, None, None)])
+@pytest.mark.parametrize(
+    ("raw", "span", "voted", "seconds"), [(0, 0, "zero", 0), (None, 5, None, None), (7, None, None, None)]
+)
 def test_a_duration_that_cannot_be_voted_on_is_not_guessed(
     raw: int | None, span: int | None, voted: str | None, seconds: float | None
 ) -> None:
@@ -192,7 +217,8 @@ def test_a_duration_that_cannot_be_voted_on_is_not_guessed(
 def _vote(raw: int | None, span: int | None) -> tuple[str | None, float | None]:
     expressions = ", ".join(str(SESSIONS.column(name).expr) for name in ("duration_unit", "duration_seconds"))
     record = (
-        "{'session_duration': ?::VARCHAR, 'date_start_session': '1446772479', 'date_end_session': (1446772479 + ?::BIGINT)::VARCHAR}"
+        "{'session_duration': ?::VARCHAR, 'date_start_session': '1446772479', "
+        "'date_end_session': (1446772479 + ?::BIGINT)::VARCHAR}"
     )
     found = VOTE.execute(f"SELECT {expressions} FROM (SELECT {record} AS r)", [raw, span]).fetchone()
     assert found is not None
@@ -286,7 +312,9 @@ def test_one_search_fills_three_tables_that_agree(sandbox: Sandbox, world: World
     assert sandbox.requests.count(vendor="inspectlet") == sent
 
 
-def test_a_change_of_unit_at_the_vendor_does_not_change_our_seconds(sandbox: Sandbox, world: World, tmp_path: Path) -> None:
+def test_a_change_of_unit_at_the_vendor_does_not_change_our_seconds(
+    sandbox: Sandbox, world: World, tmp_path: Path
+) -> None:
     site = next(site for site in world.sites if site.key == "blog")
     house = House(sandbox, tmp_path, key=site.key, wid=str(site.wid))
     assert house.run("sessions", DAYS).error is None
@@ -323,10 +351,3 @@ def test_a_site_without_a_usable_wid_says_so(sandbox: Sandbox, tmp_path: Path, w
     assert isinstance(outcome.error, ConfigurationError)
     assert "wid" in str(outcome.error)
     assert sandbox.requests.count(vendor="inspectlet") == 0
-
-
-def test_the_quota_is_polite_unless_told_otherwise() -> None:
-    assert streams.quota_windows({})["any"][0].limit == 60
-    assert streams.quota_windows({"requests_per_minute": "600"})["any"][0].limit == 600
-    with pytest.raises(ConfigurationError, match=r"sites\.yaml"):
-        streams.quota_windows({"requests_per_minute": "0"})

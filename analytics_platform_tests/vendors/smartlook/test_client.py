@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from analytics_platform.core.clock import ManualClock
@@ -26,7 +24,7 @@ from analytics_platform.core.paging import Page
 from analytics_platform.sandbox import faults
 from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import World, generate
-from analytics_platform.vendors.smartlook.client import Filter, SmartlookClient, base_url_of
+from analytics_platform.vendors.smartlook.client import Filter, SmartlookClient
 
 FIRST = date(2026, 10, 5)
 LAST = FIRST + timedelta(days=3)
@@ -108,9 +106,7 @@ def test_visitors_are_searched_in_version_2(client: SmartlookClient, sandbox: Sa
     assert sandbox.requests.count(vendor="smartlook", path="/api/v2/visitors/search") >= 1
 
 
-def test_a_link_to_another_host_is_refused_and_nothing_is_sent_there(
-    client: SmartlookClient, sandbox: Sandbox
-) -> None:
+def test_a_link_to_another_host_is_refused_and_nothing_is_sent_there(client: SmartlookClient, sandbox: Sandbox) -> None:
     sandbox.faults.add("smartlook", "sessions/search", fault=faults.foreign_link())
     with pytest.raises(ForeignOrigin):
         list(client.search_sessions(recorded_from(FIRST, LAST), call="sessions"))
@@ -182,13 +178,17 @@ def test_every_event_has_a_histogram_of_the_range(client: SmartlookClient) -> No
         page = client.event(event_id, first_day=FIRST, last_day=LAST, call=f"event/{event_id}")
         histogram = json.loads(page.body)["event"]["occurrenceHistogram"]
         assert page.records == len(histogram)
-        assert {str(bar["date"])[:10] for bar in histogram} <= {(FIRST + timedelta(days=n)).isoformat() for n in range(4)}
+        assert {str(bar["date"])[:10] for bar in histogram} <= {
+            (FIRST + timedelta(days=n)).isoformat() for n in range(4)
+        }
 
 
 def test_events_of_a_visitor_are_read_to_the_last_page(client: SmartlookClient) -> None:
     sessions = entries(list(client.search_sessions(recorded_from(FIRST, LAST), call="s")), "sessions")
     visitor_id = str(sessions[0]["visitorId"])
-    pages = list(client.visitor_events(visitor_id, first_day=FIRST, last_day=LAST, call="v", context={"sample_rate": "1"}))
+    pages = list(
+        client.visitor_events(visitor_id, first_day=FIRST, last_day=LAST, call="v", context={"sample_rate": "1"})
+    )
     events = entries(pages, "events")
     assert events
     assert {event["visitorId"] for event in events} == {visitor_id}
@@ -199,7 +199,9 @@ def test_events_of_a_visitor_are_read_to_the_last_page(client: SmartlookClient) 
 def test_a_funnel_is_asked_until_it_is_finished(client: SmartlookClient, sandbox: Sandbox, clock: ManualClock) -> None:
     funnel_id = str(entries(list(client.funnels()), "funnels")[0]["id"])
     pending = '{"computation":{"isFinished":false,"finishedProgress":0.5,"nextAttemptDelay":4},"funnel":{"id":"x"}}'
-    sandbox.faults.add("smartlook", f"funnels/{funnel_id}", times=2, fault=faults.status(200, headers=JSON, body=pending))
+    sandbox.faults.add(
+        "smartlook", f"funnels/{funnel_id}", times=2, fault=faults.status(200, headers=JSON, body=pending)
+    )
     page = client.funnel(funnel_id, day=FIRST, call="f")
     assert clock.slept == (4.0, 4.0)
     assert page.attempts == 3
@@ -207,7 +209,9 @@ def test_a_funnel_is_asked_until_it_is_finished(client: SmartlookClient, sandbox
     assert page.records == len(json.loads(page.body)["funnel"]["steps"]) >= 2
 
 
-def test_a_funnel_that_never_finishes_is_transient(client: SmartlookClient, sandbox: Sandbox, clock: ManualClock) -> None:
+def test_a_funnel_that_never_finishes_is_transient(
+    client: SmartlookClient, sandbox: Sandbox, clock: ManualClock
+) -> None:
     pending = '{"computation":{"isFinished":false,"nextAttemptDelay":500000},"funnel":{"id":"x"}}'
     sandbox.faults.add("smartlook", "funnels/abc", times=99, fault=faults.status(200, headers=JSON, body=pending))
     with pytest.raises(TransientVendorError):
@@ -220,19 +224,3 @@ def test_ids_cannot_leave_their_path_segment(client: SmartlookClient, sandbox: S
     with pytest.raises(ConfigurationError):
         client.event("../visitors", first_day=FIRST, last_day=LAST, call="e")
     assert sandbox.requests.count(vendor="smartlook") == 0
-
-
-def test_the_region_is_part_of_the_host_and_nothing_else() -> None:
-    assert base_url_of("eu") == "https://api.eu.smartlook.cloud"
-
-
-@given(st.text(max_size=12))
-def test_a_region_never_escapes_the_vendors_domain(region: str) -> None:
-    try:
-        url = base_url_of(region)
-    except ConfigurationError:
-        return
-    assert url.startswith("https://api.")
-    assert url.endswith(".smartlook.cloud")
-    assert url.isascii()
-    assert not set("/@:?#\\ ") & set(url.removeprefix("https://"))

@@ -1,5 +1,7 @@
 """Smartlook's records as they become lake rows, and the streams end to end against the sandbox."""
 
+# ruff: noqa: DTZ001  (a lake TIMESTAMP is naive and in UTC, so what it is compared with is too)
+
 from __future__ import annotations
 
 import json
@@ -11,12 +13,12 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from analytics_platform.core.clock import ManualClock
-from analytics_platform.core.errors import ConfigurationError, SchemaMismatch
+from analytics_platform.core.errors import ConfigurationError, CursorExpired, SchemaMismatch
 from analytics_platform.core.fetch import Fetcher, SiteContext
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
@@ -28,7 +30,15 @@ from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import World, generate
 from analytics_platform.vendors.smartlook import streams
 from analytics_platform.vendors.smartlook.client import SmartlookClient
-from analytics_platform.vendors.smartlook.tables import EVENT_DAILY, EVENTS, FUNNELS, SESSIONS, TABLES, VISITORS, _instant
+from analytics_platform.vendors.smartlook.tables import (
+    EVENT_DAILY,
+    EVENTS,
+    FUNNELS,
+    SESSIONS,
+    TABLES,
+    VISITORS,
+    _instant,
+)
 
 DAY = date(2026, 10, 5)
 NOON = datetime(2026, 10, 20, 12, tzinfo=UTC)  # every day of the tests is past its look-back
@@ -39,7 +49,12 @@ SPECS = {spec.qualified_name: spec for spec in TABLES}
 
 
 def rows(
-    tmp_path: Path, spec: TableSpec, body: object, *, days: Sequence[date] = (DAY,), context: Mapping[str, str] | None = None
+    tmp_path: Path,
+    spec: TableSpec,
+    body: object,
+    *,
+    days: Sequence[date] = (DAY,),
+    context: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """The record's way: landed, decoded, read back."""
     landing, lake = Landing(tmp_path / "landing"), Lake(tmp_path / "lake")
@@ -120,7 +135,9 @@ def test_only_the_id_and_the_start_are_required(tmp_path: Path) -> None:
     assert row["duration_seconds"] is None
 
 
-@pytest.mark.parametrize("properties", [[{"name": "kameleoon_visitor_code", "value": "kz"}], {"kameleoon_visitor_code": "kz"}])
+@pytest.mark.parametrize(
+    "properties", [[{"name": "kameleoon_visitor_code", "value": "kz"}], {"kameleoon_visitor_code": "kz"}]
+)
 def test_properties_are_an_object_or_a_list(tmp_path: Path, properties: object) -> None:
     (row,) = rows(tmp_path, SESSIONS, {"sessions": [session(identification={"properties": properties})]})
     assert row["kameleoon_visitor_code"] == "kz"
@@ -175,7 +192,10 @@ def test_a_funnel_becomes_rows_by_step(tmp_path: Path) -> None:
         {"visitorsCount": 10, "event": {"step": 0, "id": "e1", "eventName": "view"}, "percentFromPreviousStep": 100},
         {"visitorsCount": 4, "event": {"step": 1, "id": "e2", "eventName": "buy"}, "percentFromPreviousStep": 40},
     ]
-    body = {"computation": {"isFinished": True}, "funnel": {"id": "f", "name": "Checkout", "conversionRate": 0.4, "steps": steps}}
+    body = {
+        "computation": {"isFinished": True},
+        "funnel": {"id": "f", "name": "Checkout", "conversionRate": 0.4, "steps": steps},
+    }
     found = rows(tmp_path, FUNNELS, body, context={"day": "2026-10-05"})
     assert [(r["step_index"], r["event_name"], r["visitors_count"]) for r in found] == [(1, "view", 10), (2, "buy", 4)]
     assert {r["stat_date"] for r in found} == {DAY}
@@ -183,7 +203,13 @@ def test_a_funnel_becomes_rows_by_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "text"), [("x", "x"), (1, "1"), (True, "true"), ({"a": 1}, '{"a":1}'), (None, None)])
 def test_an_events_value_may_be_anything(tmp_path: Path, value: object, text: str | None) -> None:
-    record = {"id": "o1", "visitorId": "v", "startedAt": "2026-10-05T10:00:00Z", "pageUrl": "https://a/", "value": value}
+    record = {
+        "id": "o1",
+        "visitorId": "v",
+        "startedAt": "2026-10-05T10:00:00Z",
+        "pageUrl": "https://a/",
+        "value": value,
+    }
     (row,) = rows(tmp_path, EVENTS, {"events": [record]}, context={"sample_rate": "0.05"})
     assert (row["value"], row["page_url"], row["sample_rate"]) == (text, "https://a/", 0.05)
 
@@ -197,6 +223,7 @@ instants = st.datetimes(min_value=datetime(2005, 1, 1), max_value=datetime(2100,
 offsets = st.integers(-14 * 4, 14 * 4).map(lambda quarters: timezone(timedelta(minutes=15 * quarters)))
 
 
+@settings(deadline=None, max_examples=40)  # two shared cores: time says nothing here
 @given(instants, offsets)
 def test_an_instant_is_the_same_in_every_spelling(moment: datetime, offset: timezone) -> None:
     aware = moment.replace(tzinfo=UTC)
@@ -243,7 +270,9 @@ class House:
         self.clock = ManualClock(NOON)
         self.lake = Lake(root / "lake")
         self.site = world.sites[0]
-        self.context = SiteContext(key=self.site.key, timezone=self.site.timezone, ids={"plan": plan, "event_visitor_sample": "0.3"})
+        self.context = SiteContext(
+            key=self.site.key, timezone=self.site.timezone, ids={"plan": plan, "event_visitor_sample": "0.3"}
+        )
         self.fetcher = Fetcher(
             landing=Landing(root / "landing", clock=self.clock),
             lake=self.lake,
@@ -323,7 +352,7 @@ def test_every_table_of_the_vendor_is_filled_and_consistent(sandbox: Sandbox, wo
     assert min(len(frame) for frame in (sessions, visitors, events, daily, funnels)) > 0
     for frame in (visitors, events, daily, funnels):
         assert frame["_extra"].isna().all()
-    # The world begins at local midnight, two hours before the UTC day: only those evening visitors were seen first before the range.
+    # The world begins at local midnight, two hours before the UTC day: only visitors of that evening were seen before.
     assert set(visitors["visitor_id"]) <= set(sessions["visitor_id"])
     assert len(set(sessions["visitor_id"]) - set(visitors["visitor_id"])) < 0.05 * len(visitors)
     # A sample of visitors, and of those every event.
@@ -332,7 +361,11 @@ def test_every_table_of_the_vendor_is_filled_and_consistent(sandbox: Sandbox, wo
     # Page views are events of their own kind: the histogram counts those of all visitors.
     visited = daily[daily["event_name"] == "Visited URL"].groupby("_day")["occurrence_count"].sum()
     assert (visited >= sessions.groupby("_day")["page_count"].sum()).all()
-    assert funnels.groupby(["funnel_id", "stat_date"])["visitors_count"].apply(lambda steps: steps.is_monotonic_decreasing).all()
+    assert (
+        funnels.groupby(["funnel_id", "stat_date"])["visitors_count"]
+        .apply(lambda steps: steps.is_monotonic_decreasing)
+        .all()
+    )
 
 
 def test_what_is_landed_is_never_asked_for_again(sandbox: Sandbox, world: World, tmp_path: Path) -> None:
@@ -357,12 +390,35 @@ def test_an_interrupted_range_resumes_with_the_calls_it_has(sandbox: Sandbox, wo
     assert outcome.error is None
     whole = House(sandbox, world, tmp_path / "whole")
     whole.run("funnels", DAYS)
-    assert house.read(FUNNELS, DAYS).drop(columns="_landed_at").equals(whole.read(FUNNELS, DAYS).drop(columns="_landed_at"))
+    assert (
+        house.read(FUNNELS, DAYS)
+        .drop(columns="_landed_at")
+        .equals(whole.read(FUNNELS, DAYS).drop(columns="_landed_at"))
+    )
     # The list is asked again to know the ids; of the funnels only what is missing.
     assert outcome.requests < done + 1
 
 
-def test_a_visitor_deleted_at_the_vendor_does_not_stop_the_others(sandbox: Sandbox, world: World, tmp_path: Path) -> None:
+def test_a_cursor_that_dies_on_the_way_restarts_its_window_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    busy = generate(seed=7, first_day=DAY, days=3, scale=1.0)
+    expired = faults.status(400, headers={"content-type": "application/json"}, body='{"error":"Bad Request"}')
+    with Sandbox(busy) as crowded:
+        undisturbed = House(crowded, busy, tmp_path / "a")
+        undisturbed.run("sessions", DAYS)
+        assert crowded.requests.count(vendor="smartlook") > 2
+        crowded.faults.add("smartlook", "/api/sessions/search", nth=2, fault=expired)
+        house = House(crowded, busy, tmp_path / "b")
+        assert house.run("sessions", DAYS).error is None
+        assert set(house.read(SESSIONS, DAYS)["session_id"]) == set(undisturbed.read(SESSIONS, DAYS)["session_id"])
+        assert house.read(SESSIONS, DAYS)["session_id"].is_unique
+        crowded.faults.add("smartlook", "/api/sessions/search", times=9, fault=expired)
+        dead = House(crowded, busy, tmp_path / "c").run("sessions", DAYS)
+        assert isinstance(dead.error, CursorExpired)
+
+
+def test_a_visitor_deleted_at_the_vendor_does_not_stop_the_others(
+    sandbox: Sandbox, world: World, tmp_path: Path
+) -> None:
     house = House(sandbox, world, tmp_path)
     house.run("sessions", DAYS)
     gone = faults.status(404, headers={"content-type": "application/json"}, body='{"error":"Not Found"}')
@@ -375,6 +431,7 @@ def test_a_visitor_deleted_at_the_vendor_does_not_stop_the_others(sandbox: Sandb
 # ------------------------------------------------------------------------------------------------ sample and plan
 
 
+@settings(deadline=None, max_examples=40)  # two shared cores: time says nothing here
 @given(st.sets(st.text(min_size=1, max_size=30), max_size=50), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_sample_holds_the_smaller_one(visitors: set[str], one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -390,6 +447,7 @@ def test_the_sample_is_about_as_large_as_declared() -> None:
     assert 0.045 < share < 0.055
 
 
+@settings(deadline=None, max_examples=40)  # two shared cores: time says nothing here
 @given(st.integers(0, 400), st.sampled_from(sorted(streams.PLANS)))
 def test_windows_cover_the_range_once(days: int, plan: str) -> None:
     extraction = Extraction(
@@ -415,8 +473,10 @@ def test_the_plan_sets_the_hourly_limit(ids: dict[str, str], limit: int) -> None
     assert (window.limit, window.seconds) == (limit, 3600)
 
 
-@pytest.mark.parametrize("ids", [{"plan": "gold"}, {"plan": "addon", "event_visitor_sample": "2"}, {"event_visitor_sample": "x"}])
+@pytest.mark.parametrize(
+    "ids", [{"plan": "gold"}, {"plan": "addon", "event_visitor_sample": "2"}, {"event_visitor_sample": "x"}]
+)
 def test_settings_that_cannot_be_meant_are_refused(ids: dict[str, str]) -> None:
+    check = streams._sample_rate if "event_visitor_sample" in ids else streams.quota_windows
     with pytest.raises(ConfigurationError, match=r"sites\.yaml"):
-        streams.quota_windows(ids)
-        streams._sample_rate(ids)
+        check(ids)

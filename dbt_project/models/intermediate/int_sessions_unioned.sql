@@ -27,6 +27,11 @@ located as (
         sites.hostname as own_host
     from unioned
     inner join sites on unioned.site_key = sites.site_key
+    -- A vendor that moves a session's start over midnight leaves its old row in yesterday's partition until that is read again.
+    qualify row_number() over (
+        partition by unioned.vendor, unioned.site_key, unioned.vendor_session_id
+        order by unioned.landed_at desc, unioned.partition_date desc
+    ) = 1
 
 )
 

@@ -1,11 +1,30 @@
--- Vertical integrity: per session vendor, site and local date, fct_sessions has exactly the sessions staging has.
+-- Vertical integrity: per session vendor, site and local date, fct_sessions has exactly the session ids staging has.
 with staged as (
 
-    select 'smartlook' as vendor, site_key, partition_date, started_at from {{ ref('stg_smartlook__sessions') }}
+    select 'smartlook' as vendor, site_key, partition_date, started_at, landed_at, session_id as natural_key from {{ ref('stg_smartlook__sessions') }}
     union all
-    select 'inspectlet' as vendor, site_key, partition_date, started_at from {{ ref('stg_inspectlet__sessions') }}
+    select 'inspectlet' as vendor, site_key, partition_date, started_at, landed_at, wid || '-' || sid as natural_key from {{ ref('stg_inspectlet__sessions') }}
     union all
-    select 'kameleoon' as vendor, site_key, partition_date, started_at from {{ ref('stg_kameleoon__visits') }}
+    select
+        'kameleoon' as vendor,
+        site_key,
+        partition_date,
+        started_at,
+        landed_at,
+        visitor_code || '-' || epoch_ms(started_at) as natural_key
+    from {{ ref('stg_kameleoon__visits') }}
+
+),
+
+newest as (
+
+    select *
+    from staged
+    where {{ in_window('partition_date', 2) }}
+    qualify row_number() over (
+        partition by vendor, site_key, natural_key
+        order by landed_at desc, partition_date desc
+    ) = 1
 
 ),
 
@@ -18,13 +37,12 @@ sites as (
 expected as (
 
     select
-        staged.vendor,
-        staged.site_key,
-        {{ local_date('staged.started_at', 'sites.timezone') }} as session_date_local,
+        newest.vendor,
+        newest.site_key,
+        {{ local_date('newest.started_at', 'sites.timezone') }} as session_date_local,
         count(*) as session_count
-    from staged
-    inner join sites on staged.site_key = sites.site_key
-    where {{ in_window('staged.partition_date', 1) }}
+    from newest
+    inner join sites on newest.site_key = sites.site_key
     group by all
 
 ),

@@ -49,6 +49,7 @@ mapped as (
         'inspectlet' as vendor,
         timed.site_key,
         timed.partition_date,
+        timed.landed_at,
         timed.wid || '-' || timed.sid as vendor_session_id,
         cast(timed.uid as varchar) as vendor_visitor_id,
         timed.started_at as started_at_utc,

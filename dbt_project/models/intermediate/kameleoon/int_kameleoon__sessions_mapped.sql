@@ -32,6 +32,7 @@ mapped as (
         'kameleoon' as vendor,
         visits.site_key,
         visits.partition_date,
+        visits.landed_at,
         visits.visitor_code || '-' || epoch_ms(visits.started_at) as vendor_session_id,
         visits.visitor_code as vendor_visitor_id,
         visits.started_at as started_at_utc,

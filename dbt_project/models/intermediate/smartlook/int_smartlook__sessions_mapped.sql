@@ -35,6 +35,7 @@ mapped as (
         'smartlook' as vendor,
         sessions.site_key,
         sessions.partition_date,
+        sessions.landed_at,
         sessions.session_id as vendor_session_id,
         sessions.visitor_id as vendor_visitor_id,
         sessions.started_at as started_at_utc,

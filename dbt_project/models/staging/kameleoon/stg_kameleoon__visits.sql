@@ -41,6 +41,9 @@ renamed as (
         screen_width_px,
         screen_height_px,
 
+        ---------- flags
+        possibly_truncated,
+
         ---------- times
         started_at,
         last_event_at,

@@ -1,0 +1,573 @@
+"""`analytics-platform`: thin verbs over the functions the assets use.
+
+Belongs here: arguments, what a person sees, exit codes (0 ok, 1 failed, 2 usage, 3 quota-deferred). Does not belong
+here: any work of
+its own: `runner` starts runs, `catalog` reads, `core.quota` counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+from analytics_platform.core.errors import PlatformError
+from analytics_platform.core.redaction import install_redaction
+from analytics_platform.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analytics_platform.core.progress import Progress
+    from analytics_platform.runner import RunReport, VendorResult
+
+__all__ = ["app", "main"]
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_DEFERRED: Final = 3
+
+app = typer.Typer(
+    name="analytics-platform",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Five web-analytics vendors, one warehouse. Start with `analytics-platform demo`: it needs no account.",
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+FromOption = Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD.", metavar="DAY")]
+ToOption = Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD (inclusive).", metavar="DAY")]
+VendorOption = Annotated[list[str] | None, typer.Option("--vendor", help="Only this vendor (repeatable).")]
+SiteOption = Annotated[list[str] | None, typer.Option("--site", help="Only this site key (repeatable).")]
+
+
+# ---------------------------------------------------------------------------------------------------------------- verbs
+
+
+@app.command()
+def demo(
+    as_json: JsonOption = False, port: Annotated[int, typer.Option(help="Port named in the closing hint.")] = 3000
+) -> None:
+    """Fetch 2 sites × 28 days from a built-in sandbox, check, build marts, publish. No account, no network.
+
+    Example: analytics-platform demo
+    """
+    from analytics_platform.demo import demo_home, sandbox_process
+
+    settings = load_settings()
+    chosen = demo_home(settings.home, create=True)
+    if chosen is None:
+        raise AssertionError("create=True always makes a demo home")
+    screen = _screen(as_json)
+    screen.print(f"[bold]Demo[/bold] in {settings.home.root}: 5 vendors, 2 sites, {chosen.first} to {chosen.last}.")
+    with sandbox_process(settings.home, chosen) as announcement:
+        report = _run(load_settings(), chosen.first, chosen.last, None, None, refresh=False, marts=True, screen=screen)
+        if not as_json:
+            _print_demo_summary(screen, load_settings(), announcement, port)
+    _finish(report, as_json=as_json)
+
+
+@app.command()
+def run(
+    first: FromOption,
+    last: ToOption,
+    vendor: VendorOption = None,
+    site: SiteOption = None,
+    refresh: Annotated[bool, typer.Option(help="Ask again for days that are already final (costs requests).")] = False,
+    marts: Annotated[bool, typer.Option(help="Build marts and publish afterwards.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Materialise a range of days through Dagster, as the UI's button does, then build marts and publish.
+
+    Example: analytics-platform run --from 2026-10-05 --to 2026-10-11 --vendor pirsch --site shop
+    """
+    screen = _screen(as_json)
+    report = _run(load_settings(), _day(first), _day(last), vendor, site, refresh=refresh, marts=marts, screen=screen)
+    _finish(report, as_json=as_json)
+
+
+@app.command("replay-landing")
+def replay_landing(
+    first: FromOption, last: ToOption, vendor: VendorOption = None, site: SiteOption = None, as_json: JsonOption = False
+) -> None:
+    """Decode landed pages again, without a single request (after a change of a table's columns, say).
+
+    Example: analytics-platform replay-landing --from 2026-10-05 --to 2026-10-11 --vendor smartlook
+    """
+    screen = _screen(as_json)
+    settings = load_settings()
+    vendors, sites = _chosen(settings, vendor, site)
+    with _runner(settings) as runner:
+        results = []
+        for result in runner.replay(_day(first), _day(last), vendors=vendors, sites=sites):
+            results.append(result)
+            _print_result(screen, result)
+    _emit(results, as_json=as_json)
+    _exit(any(result.state == "failed" for result in results), deferred=False)
+
+
+@app.command()
+def sandbox(
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
+    first_day: Annotated[str, typer.Option(help="First day of the generated truth.", metavar="DAY")] = "2026-10-05",
+    days: Annotated[int, typer.Option(min=1, help="How many days.")] = 28,
+    scale: Annotated[float, typer.Option(min=0.01, help="Traffic, 1.0 is about 220 sessions a day.")] = 1.0,
+    replay: Annotated[
+        Path | None, typer.Option(help="Serve a real web log (Apache common fields, tab-separated).")
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="Zone of the replayed site.")] = "America/New_York",
+    port: Annotated[int, typer.Option(help="First of six consecutive ports; 0 takes free ones.")] = 0,
+    until_stdin_closes: Annotated[
+        bool, typer.Option(help="Stop when standard input ends (for a parent process).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the five vendors on loopback from one generated truth, and print the environment that points at it.
+
+    Example: analytics-platform sandbox --port 18440
+    """
+    from analytics_platform.sandbox.replay import replay_world
+    from analytics_platform.sandbox.server import AUTH, VENDORS, Sandbox, serve
+    from analytics_platform.sandbox.truth import generate
+
+    world = (
+        generate(seed=seed, first_day=_day(first_day), days=days, scale=scale)
+        if replay is None
+        else replay_world(replay, timezone=timezone)
+    )
+
+    def announce(running: Sandbox) -> None:
+        if as_json:
+            sys.stdout.write(json.dumps(_announcement(running)) + "\n")
+            sys.stdout.flush()
+        else:
+            _print_sandbox(running)
+
+    if until_stdin_closes:
+        _terminate_when_stdin_closes()
+    names = (*VENDORS, AUTH)
+    serve(world, ports={name: port + n for n, name in enumerate(names)} if port else None, on_ready=announce)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Loopback port of the Dagster UI.")] = 3000) -> None:
+    """Open the Dagster UI (webserver and daemon, loopback only) on the home; a demo home gets its sandbox back.
+
+    Example: analytics-platform ui --port 3000
+    """
+    from analytics_platform.demo import demo_home, sandbox_process
+
+    settings = load_settings()
+    chosen = demo_home(settings.home)
+    if chosen is None:
+        raise typer.Exit(_serve_ui(settings, port))
+    with sandbox_process(settings.home, chosen):
+        raise typer.Exit(_serve_ui(load_settings(), port))
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check settings, credentials and stores, and say what is missing and how to fix it. Sends no request.
+
+    Example: analytics-platform doctor
+    """
+    from analytics_platform.status import diagnose
+
+    findings = diagnose(load_settings())
+    screen = _screen(as_json)
+    for finding in findings:
+        mark = (
+            "[green]ok[/green]  " if finding.ok else "[red]fix[/red] " if finding.required else "[yellow]off[/yellow] "
+        )
+        screen.print(f"{mark} {finding.subject}: {finding.text}")
+    _emit(findings, as_json=as_json)
+    _exit(any(finding.required and not finding.ok for finding in findings), deferred=False)
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """One screen: days complete per vendor and site, what is deferred or blocked, last publish.
+
+    Example: analytics-platform status
+    """
+    from analytics_platform.status import read_status
+
+    found = read_status(load_settings())
+    if not as_json:
+        _print_status(_screen(as_json), found)
+    _emit(found, as_json=as_json)
+
+
+@app.command()
+def quota(as_json: JsonOption = False) -> None:
+    """Requests used and left per vendor account and window, when the next slot is free, what is deferred.
+
+    Example: analytics-platform quota
+    """
+    from analytics_platform.status import read_quota
+
+    found = read_quota(load_settings())
+    if not as_json:
+        _print_quota(_screen(as_json), found)
+    _emit(found, as_json=as_json)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over the published marts.")], as_json: JsonOption = False
+) -> None:
+    """Query the published snapshot. Read-only; never waits for a run and never blocks one.
+
+    Example: analytics-platform sql "select vendor, sum(sessions) from fct_daily_traffic where basis = 'native' group
+    by 1"
+    """
+    from analytics_platform.catalog import Catalog
+
+    frame = Catalog.open().sql(query)
+    if as_json:
+        sys.stdout.write(frame.to_json(orient="records", date_format="iso") + "\n")
+    else:
+        sys.stdout.write(frame.to_string(index=False) + "\n")
+
+
+def main() -> NoReturn:
+    """Entry point: errors for people become one paragraph, a traceback only with ANALYTICS_PLATFORM_TRACEBACK=1."""
+    install_redaction()
+    try:
+        app()
+    except PlatformError as error:
+        if os.environ.get("ANALYTICS_PLATFORM_TRACEBACK"):
+            raise
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.exit(EXIT_FAILED)
+    sys.exit(0)
+
+
+# ------------------------------------------------------------------------------------------------------------- running
+
+
+@contextmanager
+def _runner(settings: Settings) -> Iterator[Any]:
+    from analytics_platform.dagster_home import instance
+    from analytics_platform.runner import Runner
+
+    with instance(settings) as opened:
+        yield Runner(settings, opened)
+
+
+def _run(
+    settings: Settings,
+    first_day: date,
+    last_day: date,
+    vendor: Sequence[str] | None,
+    site: Sequence[str] | None,
+    *,
+    refresh: bool,
+    marts: bool,
+    screen: Console,
+) -> RunReport:
+    from analytics_platform.core.progress import listening
+    from analytics_platform.runner import RunReport
+
+    if last_day < first_day:
+        raise typer.BadParameter(f"--to {last_day} is before --from {first_day}")
+    vendors, sites = _chosen(settings, vendor, site)
+    with _live(screen) as tell, listening(tell), _runner(settings) as runner:
+        for item in runner.run(first_day, last_day, vendors=vendors, sites=sites, refresh=refresh, marts=marts):
+            if isinstance(item, RunReport):
+                _print_report(screen, item)
+                return item
+            _print_result(screen, item)
+    raise AssertionError("a run ends with its report")
+
+
+def _chosen(
+    settings: Settings, vendor: Sequence[str] | None, site: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    from analytics_platform.vendors import vendor_names
+
+    known = vendor_names()
+    for name in vendor or ():
+        if name not in known:
+            raise typer.BadParameter(f"no vendor {name!r}; there are {', '.join(sorted(known))}")
+    if not settings.sites:
+        raise typer.BadParameter(
+            "no sites.yaml found: copy sites.example.yaml, or start with `analytics-platform demo`"
+        )
+    for key in site or ():
+        settings.site(key)
+    return [name for name in known if not vendor or name in vendor], list(site or settings.site_keys)
+
+
+@contextmanager
+def _live(screen: Console) -> Iterator[Callable[[Progress], None]]:
+    """Draw progress on a terminal; on anything else print a plain line now and then."""
+    if not screen.is_terminal:
+        last = 0.0
+
+        def plain(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= 5.0:
+                last = time.monotonic()
+                screen.print(f"  … {progress}", highlight=False)
+
+        yield plain
+        return
+    with screen.status("starting") as spinner:
+        yield lambda progress: spinner.update(str(progress))
+
+
+def _serve_ui(settings: Settings, port: int) -> int:
+    import subprocess
+
+    from analytics_platform.dagster_home import prepare_dagster_home
+
+    prepare_dagster_home(settings)
+    command = [
+        sys.executable,
+        "-m",
+        "dagster",
+        "dev",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-m",
+        "analytics_platform.definitions",
+    ]
+    sys.stderr.write(f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)\n")
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    child = subprocess.Popen(command, env=environment)  # noqa: S603  (our own interpreter)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        return child.wait(timeout=20)
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait(timeout=20)
+
+
+def _terminate_when_stdin_closes() -> None:
+    import signal
+    import threading
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+
+
+# ------------------------------------------------------------------------------------------------------------ printing
+
+
+def _screen(as_json: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=as_json, quiet=as_json, soft_wrap=True)
+
+
+_STYLE: Final = {
+    "done": "green",
+    "complete": "green",
+    "deferred": "yellow",
+    "off": "yellow",
+    "failed": "red",
+    "not used": "dim",
+}
+
+
+def _print_result(screen: Console, result: VendorResult) -> None:
+    style = _STYLE[result.state]
+    text = f"[{style}]{result.state:9}[/{style}] {result.vendor:12} {result.site:8}"
+    if result.state in ("done", "deferred", "failed"):
+        text += f" {result.partitions:4} partitions {result.rows:7,} rows"
+        text += f" {result.requests:5} requests {result.seconds:6.1f} s"
+    screen.print(text, highlight=False)
+    if result.message:
+        screen.print(f"          {result.message}", highlight=False, markup=False)
+    if result.failed_checks:
+        screen.print(
+            f"          checks that found something: {', '.join(result.failed_checks)}", highlight=False, markup=False
+        )
+
+
+def _print_report(screen: Console, report: RunReport) -> None:
+    style = _STYLE[report.marts]
+    seconds = report.seconds_by_part.get("dbt and publish", 0.0)
+    screen.print(
+        f"[{style}]{report.marts:9}[/{style}] marts: one dbt build, then publish {seconds:6.1f} s", highlight=False
+    )
+    if report.marts_message:
+        screen.print(f"          {report.marts_message}", highlight=False, markup=False)
+    screen.print(f"{report.requests:,} vendor requests in all.")
+
+
+def _print_demo_summary(screen: Console, settings: Settings, announcement: dict[str, Any], port: int) -> None:
+    from rich.table import Table
+
+    from analytics_platform.catalog import Catalog
+
+    frame = Catalog.open().sql(
+        "SELECT site_key, vendor, sum(sessions) AS sessions, sum(views) AS views, "
+        "sum(bounces) / sum(sessions) AS bounce_rate, "
+        "any_value(reason_null) AS reason FROM fct_daily_traffic WHERE basis = 'native' GROUP BY ALL ORDER BY ALL"
+    )
+    table = Table(title="What each vendor says of the same 28 days (native definitions)")
+    for name in ("site", "vendor", "sessions", "views", "bounce rate", "why empty"):
+        table.add_column(name, justify="left" if name in ("site", "vendor", "why empty") else "right")
+    for row in frame.itertuples():
+        numbers = [_number(row.sessions, ",.0f"), _number(row.views, ",.0f"), _number(row.bounce_rate, ".3f")]
+        reason = "" if row.sessions == row.sessions else str(row.reason or "")
+        table.add_row(row.site_key, row.vendor, *numbers, reason)
+    screen.print(table)
+    screen.print("Planted in the data: " + "; ".join(announcement["stories"]) + ".", highlight=False)
+    screen.print("\n[bold]What to do next[/bold]")
+    screen.print(
+        f"  make ui                                  the asset graph, on http://127.0.0.1:{port}", highlight=False
+    )
+    screen.print("  .venv/bin/analytics-platform status      what is complete, deferred or blocked", highlight=False)
+    screen.print(
+        "  .venv/bin/python -c 'from analytics_platform.catalog import Catalog; "
+        'print(Catalog.open().read("fct_daily_traffic", "2026-10-05", "2026-11-01"))\'',
+        highlight=False,
+    )
+
+
+def _number(value: Any, style: str) -> str:
+    missing = value is None or value != value  # NaN is the frame's NULL
+    return "–" if missing else format(value, style)
+
+
+def _print_sandbox(running: Any) -> None:
+    for name, value in running.environment().items():
+        sys.stdout.write(f"export {name}={value}\n")
+    sys.stdout.write("# sites.yaml:\n" + "".join(f"# {line}\n" for line in running.sites_yaml().splitlines()))
+    sys.stdout.flush()
+
+
+def _announcement(running: Any) -> dict[str, Any]:
+    return {
+        "environment": running.environment(),
+        "sites_yaml": running.sites_yaml(),
+        "base_urls": dict(running.base_urls),
+        "stories": [
+            f"{story.text} ({story.site_key}, {story.first_day}…{story.last_day})" for story in running.world.stories
+        ],
+    }
+
+
+def _print_status(screen: Console, found: Any) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"Status of {found.home}")
+    for name in (
+        "vendor",
+        "site",
+        "credentials",
+        "days",
+        "rows (newest day)",
+        "newest day",
+        "landed",
+        "deferred until",
+        "blocked",
+    ):
+        table.add_column(name)
+    for row in found.vendors:
+        table.add_row(
+            row.vendor,
+            row.site,
+            "ok" if not row.missing_variables else f"missing {', '.join(row.missing_variables)}",
+            str(row.complete_days),
+            f"{row.newest_rows:,}",
+            str(row.newest_day or "–"),
+            _instant(row.landed_at),
+            _instant(row.deferred_until),
+            str(row.blocked_partitions or "–"),
+        )
+    screen.print(table)
+    screen.print(
+        f"Published: version {found.published_version or '–'}, {_instant(found.published_at)}.", highlight=False
+    )
+
+
+def _print_quota(screen: Console, found: Any) -> None:
+    from rich.table import Table
+
+    table = Table(title="Request quota")
+    for name in ("account", "requests", "window", "used", "left", "next slot", "refused"):
+        table.add_column(name, justify="left" if name in ("account", "requests") else "right")
+    for row in found.windows:
+        table.add_row(
+            row.account,
+            row.method_class,
+            f"{row.limit} / {row.window_seconds:g} s",
+            str(row.used),
+            str(row.remaining),
+            "now" if row.next_slot_at is None else _instant(row.next_slot_at),
+            str(row.refused),
+        )
+    screen.print(table)
+    for deferral in found.deferrals:
+        screen.print(
+            f"deferred: {deferral.vendor}/{deferral.stream} {deferral.site} "
+            f"{deferral.first_day}…{deferral.last_day} until "
+            f"{_instant(deferral.resume_at)}, {deferral.landed_records} records landed",
+            highlight=False,
+        )
+
+
+def _instant(value: datetime | None) -> str:
+    return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
+
+
+# ------------------------------------------------------------------------------------------------------------- details
+
+
+def _day(text: str) -> date:
+    if text == "today":
+        return date.today()  # noqa: DTZ011  (a person's word for a day)
+    if text == "yesterday":
+        return date.today() - timedelta(days=1)  # noqa: DTZ011
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a day like 2026-10-05") from error
+
+
+def _emit(found: Any, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(_plain(found), default=str) + "\n")
+
+
+def _plain(found: Any) -> Any:
+    if is_dataclass(found) and not isinstance(found, type):
+        return asdict(found)
+    return [_plain(item) for item in found] if isinstance(found, list | tuple) else found
+
+
+def _finish(report: RunReport, *, as_json: bool) -> None:
+    _emit(report, as_json=as_json)
+    _exit(report.failed, deferred=report.deferred)
+
+
+def _exit(failed: bool, *, deferred: bool) -> None:
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
+    if deferred:
+        raise typer.Exit(EXIT_DEFERRED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,387 @@
+"""The dbt project and the publish step as Dagster assets.
+
+Belongs here: one multi-asset for the whole dbt project (one `dbt build` per run, over a range of days, for all vendors), the
+`published` asset, the I/O manager that loads published tables, and turning dbt's failures into words.
+Does not belong here: names and lineage (`translator`), what publishing does (`publish`), any vendor's name.
+
+The window: partitions a…b are UTC days of the lake; a site's local day touches its neighbours, so a-1…b+1 is rebuilt. A window is
+replaced whole by the models themselves.
+"""
+
+# No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter at run time.
+import io
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+
+from analytics_platform.core.lake import Lake, SiteRow
+from analytics_platform.core.partitions import day_partitions
+from analytics_platform.core.redaction import redact
+from analytics_platform.core.resources import PlatformResource
+from analytics_platform.settings import Settings
+from analytics_platform.transform.project import dbt_executable, dbt_project, load_manifest
+from analytics_platform.transform.publish import Build, describe_rows, inputs_digest, publish, record_build
+from analytics_platform.transform.translator import Manifest, dagster_dbt_translator, relation_name, window_days
+from analytics_platform.transform.warehouse import quote, rows, warehouse_connection
+
+__all__ = ["DBT_ASSET", "IO_MANAGER", "WAREHOUSE_POOL", "PublishedTables", "build_transform"]
+
+DBT_ASSET: Final = "dbt_project"
+IO_MANAGER: Final = "published_tables"
+WAREHOUSE_POOL: Final = "warehouse"
+"""Limit 1 at op granularity: whoever writes the warehouse file holds it."""
+
+_KEPT_RUN_FOLDERS: Final = 10
+_SHOWN_FAILURES: Final = 5
+_QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
+
+
+def build_transform(settings: Settings) -> dg.Definitions:
+    """Assets, checks and resources of everything after the lake."""
+    manifest = Manifest(load_manifest(settings))
+    return dg.Definitions(
+        assets=[_dbt_assets(settings, manifest), _published(manifest)],
+        resources={IO_MANAGER: PublishedTables()},
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------ dbt
+
+
+def _dbt_assets(settings: Settings, manifest: Manifest) -> dg.AssetsDefinition:
+    partitions = day_partitions(settings.start_date)
+
+    @dg.multi_asset(
+        name=DBT_ASSET,
+        specs=manifest.asset_specs(partitions, IO_MANAGER),
+        check_specs=manifest.check_specs(),
+        can_subset=True,
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        required_resource_keys={"platform"},
+        pool=WAREHOUSE_POOL,
+        op_tags={"layer": "transform"},
+    )
+    def dbt_assets(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from _build(context, manifest, partitions)
+
+    return dbt_assets
+
+
+def _build(
+    context: dg.AssetExecutionContext, manifest: Manifest, partitions: dg.PartitionsDefinition[str]
+) -> Iterator[Any]:
+    platform: PlatformResource = context.resources.platform
+    settings = platform.settings
+    first_day, last_day = window_days(context.partition_keys)
+    # The clock of the files the build reads, not the platform's: the two are compared later.
+    build = Build(first_day=first_day, last_day=last_day, started_at=datetime.now(UTC), inputs=inputs_digest(settings))
+    prepare_lake(settings)
+    outcome = _run_dbt(context, settings, manifest, partitions, (first_day, last_day))
+    counts = _row_counts(settings, manifest) if settings.home.warehouse.is_file() else {}
+    for event in outcome.events:
+        yield _with_rows(event, counts)
+    if outcome.failure:
+        raise dg.Failure(description=outcome.failure, metadata=outcome.metadata, allow_retries=False)
+    marts = {dg.AssetKey(relation_name(node)) for node in manifest.marts()}
+    if marts <= set(context.selected_asset_keys):
+        record_build(settings, build)
+
+
+def prepare_lake(settings: Settings) -> None:
+    """What the models count on before any vendor delivered: anchors, the blocked list, the sites."""
+    from analytics_platform.vendors import all_tables
+
+    Lake(settings.home.lake).prepare(all_tables().values(), site_rows(settings))
+
+
+def site_rows(settings: Settings) -> list[SiteRow]:
+    """The configured sites as the models see them, one row a site and vendor."""
+    return [
+        SiteRow(
+            site_key=site.key,
+            timezone=site.timezone,
+            hostname=site.hostname,
+            start_date=site.start_date,
+            vendor=vendor,
+            vendor_entity_id=next((ids[name] for name in sorted(ids) if name.endswith(("id", "code"))), None),
+            is_enabled=True,
+        )
+        for site in settings.sites
+        for vendor, ids in sorted(site.vendors.items())
+    ]
+
+
+@dataclass(kw_only=True)
+class _Outcome:
+    """What came of one dbt process: Dagster events in dbt's order, and the failure in words if there was one."""
+
+    events: list[Any] = field(default_factory=list)
+    failure: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class _Failures:
+    """Nodes that did not go well, collected from dbt's event stream: run_results.json is stale after a kill (RELIABILITY M16)."""
+
+    messages: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+    other: list[str] = field(default_factory=list)
+
+    def add(self, raw: Mapping[str, Any]) -> None:
+        """Take what matters of one structured dbt log event."""
+        node = raw["data"].get("node_info") or {}
+        name = raw["info"]["name"]
+        if name == "SkippingDetails" or node.get("node_status") == "skipped":
+            self.skipped += name in ("SkippingDetails", "LogSkipBecauseError", "MarkSkippedChildren")
+        elif name == "RunResultError":
+            self.messages[_title(node)] = _readable(str(raw["data"].get("msg", "")))
+        elif name == "RunResultFailure":
+            self.messages.setdefault(_title(node), "")
+        elif raw["info"]["level"] == "error":
+            self.other.append(_readable(str(raw["info"]["msg"])))
+
+    def describe(self, log: Path, first_day: date, last_day: date) -> str:
+        """The failure for a tired person: which model or test, dbt's own reason, where the rest is."""
+        lines = [f"dbt build of {first_day} … {last_day} failed."]
+        named = list(self.messages.items())
+        lines += [f"- {name}: {reason}" if reason else f"- {name}" for name, reason in named[:_SHOWN_FAILURES]]
+        if len(named) > _SHOWN_FAILURES:
+            lines.append(f"- and {len(named) - _SHOWN_FAILURES} more")
+        if not named:
+            lines += [f"- {text}" for text in self.other[:_SHOWN_FAILURES]] or ["- dbt gave no reason"]
+        if self.skipped:
+            lines.append(f"{self.skipped} downstream were skipped.")
+        lines.append(f"What is published stays as it was. All of it: {log}")
+        return "\n".join(lines)
+
+
+def _title(node: Mapping[str, Any]) -> str:
+    path = node.get("node_path", "")
+    kind = node.get("resource_type", "node")
+    return f"{kind} {node.get('node_name', 'unknown')}" + (f" ({path})" if path and kind == "model" else "")
+
+
+def _readable(message: str) -> str:
+    """DuckDB's or dbt's words in one line, without the values a conversion error quotes."""
+    text = " ".join(line.strip() for line in redact(message).splitlines() if line.strip())
+    if "Conversion Error" in text or "Could not convert" in text:
+        text = _QUOTED_VALUE.sub("…", text)
+    return text[:400]
+
+
+def _run_dbt(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    manifest: Manifest,
+    partitions: dg.PartitionsDefinition[str],
+    window: tuple[date, date],
+) -> _Outcome:
+    from dagster_dbt import DbtCliResource
+    from dagster_dbt.core.dbt_event_iterator import DbtEventIterator
+
+    project = dbt_project(settings)
+    target = _run_folder(settings, context.run_id)
+    dbt = DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
+    outcome = _Outcome()
+    failures = _Failures()
+    with _dbt_environment(settings):
+        invocation = dbt.cli(
+            _arguments(context, manifest, window),
+            manifest=manifest.with_attached_tests(),
+            dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
+            target_path=target,
+            raise_on_error=False,
+        )
+        # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
+        invocation.context = context
+
+        def stream() -> Iterator[Any]:
+            for event in invocation.stream_raw_events():
+                failures.add(event.raw_event)
+                yield from event.to_default_asset_events(
+                    manifest=invocation.manifest,
+                    dagster_dbt_translator=invocation.dagster_dbt_translator,
+                    context=invocation.context,
+                    target_path=invocation.target_path,
+                )
+
+        try:
+            with redirect_stdout(_LogLines(context.log.info)):
+                events = DbtEventIterator(stream(), invocation).fetch_column_metadata(with_column_lineage=False)
+                outcome.events.extend(events)
+        finally:
+            _close_adapter(invocation)
+    if invocation.process.wait() != 0:
+        outcome.failure = failures.describe(target / "dbt.log", *window)
+        outcome.metadata = {"dbt_log": dg.MetadataValue.path(str(target / "dbt.log")), "failed": sorted(failures.messages)}
+    return outcome
+
+
+def _arguments(context: dg.AssetExecutionContext, manifest: Manifest, window: tuple[date, date]) -> list[str]:
+    first, last = window[0] - timedelta(days=1), window[1] + timedelta(days=1)
+    arguments = ["build", "--exclude-resource-type", "unit_test"]
+    arguments += ["--vars", json.dumps({"window_start": str(first), "window_end": str(last)})]
+    selected = set(context.selected_asset_keys)
+    nodes = [node for node in manifest.assets if dg.AssetKey(relation_name(node)) in selected]
+    if len(nodes) < len(manifest.assets):
+        checks = {check.name for check in context.selected_asset_check_keys}
+        tests = [node for node in manifest.tests.values() if node["name"] in checks]
+        # Exactly what was asked: dbt's own indirect selection would add tests that read unselected relations.
+        names = [".".join(node["fqn"]) for node in (*nodes, *tests)]
+        arguments += ["--indirect-selection", "empty", "--select", *names]
+    return arguments
+
+
+def _close_adapter(invocation: Any) -> None:
+    """dagster-dbt leaves its read-only connection open; the next dbt build of this process would die on it (PRACTICE guard 5)."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+    if invocation.adapter is not None:
+        invocation.adapter.cleanup_connections()
+    DuckDBConnectionManager.close_all_connections()
+
+
+@contextmanager
+def _dbt_environment(settings: Settings) -> Iterator[None]:
+    """The variables profiles.yml and the sources read, for this process (the adapter) and dbt's (inherited)."""
+    settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
+    wanted = {
+        "ANALYTICS_PLATFORM_LAKE": str(settings.home.lake),
+        "ANALYTICS_PLATFORM_WAREHOUSE": str(settings.home.warehouse),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DBT_USE_COLORS": "false",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _run_folder(settings: Settings, run_id: str) -> Path:
+    """dbt's target folder of this run; the newest few are kept for reading logs."""
+    runs = settings.home.dbt_target / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    kept = sorted((path for path in runs.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for path in kept[: max(0, len(kept) - _KEPT_RUN_FOLDERS + 1)]:
+        shutil.rmtree(path, ignore_errors=True)
+    return runs / run_id
+
+
+class _LogLines(io.TextIOBase):
+    """dbt's own lines into the run log, as they come; a terminal that runs in this process stays clean."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._log(redact(line.rstrip()))
+        return len(text)
+
+
+def _row_counts(settings: Settings, manifest: Manifest) -> dict[str, int]:
+    names = {relation_name(node) for node in manifest.marts()}
+    with warehouse_connection(settings) as connection:
+        present = rows(connection, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")
+        return {
+            name: int(rows(connection, f"SELECT count(*) FROM main.{quote(name)}")[0][0])
+            for (name,) in present
+            if name in names
+        }
+
+
+def _with_rows(event: Any, counts: Mapping[str, int]) -> Any:
+    if isinstance(event, dg.Output) and event.output_name in counts:
+        return event.with_metadata({**event.metadata, "dagster/row_count": counts[event.output_name]})
+    return event
+
+
+# -------------------------------------------------------------------------------------------------------------- publish
+
+
+def _published(manifest: Manifest) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=["published"],
+        deps=[dg.AssetKey(relation_name(node)) for node in manifest.marts()],
+        description=(
+            "The newest immutable snapshot of the marts: one read-only DuckDB file and the same rows as Parquet, behind one atomic "
+            "pointer. Notebooks and BI read only this, so a run never blocks a reader and a reader never blocks a run."
+        ),
+        group_name="published",
+        kinds={"duckdb", "parquet"},
+        owners=["team:analytics"],
+        required_resource_keys={"platform"},
+        pool=WAREHOUSE_POOL,
+    )
+    def published(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        platform: PlatformResource = context.resources.platform
+        began = time.monotonic()
+        publication = publish(platform.settings, manifest=manifest)
+        return dg.MaterializeResult(
+            metadata={
+                "version": publication.version,
+                "dagster/uri": f"published/{publication.path.name}",
+                "dagster/row_count": sum(publication.row_counts.values()),
+                "rows": dg.MetadataValue.md(describe_rows(publication.row_counts)),
+                "size_bytes": publication.size,
+                "seconds": round(time.monotonic() - began, 2),
+                "window": f"{publication.first_day} … {publication.last_day}" if publication.builds else "unknown",
+                "published_at": dg.MetadataValue.timestamp(publication.published_at),
+            },
+            data_version=dg.DataVersion(str(publication.version)),
+        )
+
+    return published
+
+
+class PublishedTables(dg.ConfigurableIOManager):
+    """Loads a published relation as a pandas frame: `defs.load_asset_value("fct_sessions")`, and inputs of pandas assets.
+
+    With partitions, only rows of those days. Writing raises: dbt writes the warehouse, publish writes snapshots.
+    """
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Refuse. dbt's own outputs carry no value and never come here."""
+        if obj is None:
+            return
+        raise dg.Failure(
+            description=f"{context.asset_key.to_user_string()}: published tables are read-only. Write a dbt model instead.",
+            allow_retries=False,
+        )
+
+    def load_input(self, context: dg.InputContext) -> Any:  # pandas.DataFrame, imported lazily
+        """The relation named by the upstream asset's key.
+
+        Raises:
+            ConfigurationError: nothing is published, or not this relation.
+        """
+        from analytics_platform.catalog import Catalog
+        from analytics_platform.settings import load_settings
+
+        catalog = Catalog.open(load_settings().home.root)
+        first: date | None = None
+        last: date | None = None
+        if context.has_asset_partitions:
+            first, last = window_days(context.asset_partition_keys)
+        return catalog.read("/".join(context.asset_key.path), first, last)
