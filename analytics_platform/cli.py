@@ -35,6 +35,7 @@ __all__ = ["app", "main"]
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_DEFERRED: Final = 3
+_PLAIN_WIDTH: Final = 132
 
 app = typer.Typer(
     name="analytics-platform",
@@ -73,7 +74,7 @@ def demo(
     with sandbox_process(settings.home, chosen) as announcement:
         report = _run(load_settings(), chosen.first, chosen.last, None, None, refresh=False, marts=True, screen=screen)
         if not as_json:
-            _print_demo_summary(screen, load_settings(), announcement, port)
+            _print_demo_summary(screen, announcement, port)
     _finish(report, as_json=as_json)
 
 
@@ -363,7 +364,9 @@ def _terminate_when_stdin_closes() -> None:
     import threading
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # os.read, not sys.stdin: its buffer's lock would be held by this thread while the interpreter shuts down.
+        while os.read(0, 4096):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="stdin", daemon=True).start()
@@ -375,7 +378,8 @@ def _terminate_when_stdin_closes() -> None:
 def _screen(as_json: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=as_json, quiet=as_json, soft_wrap=True)
+    # A pipe or log has no width of its own; tables need one.
+    return Console(stderr=as_json, quiet=as_json, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 
 
 _STYLE: Final = {
@@ -414,40 +418,50 @@ def _print_report(screen: Console, report: RunReport) -> None:
     screen.print(f"{report.requests:,} vendor requests in all.")
 
 
-def _print_demo_summary(screen: Console, settings: Settings, announcement: dict[str, Any], port: int) -> None:
+_SUMMARY_SQL: Final = """
+SELECT site_key, vendor, any_value(coverage) AS coverage, sum(sessions) AS sessions, sum(views) AS views,
+       sum(bounces) / sum(sessions) AS bounce_rate, any_value(reason_null) AS reason
+FROM fct_daily_traffic WHERE basis = 'native' GROUP BY site_key, vendor ORDER BY site_key DESC, sessions DESC NULLS LAST
+"""
+
+
+def _print_demo_summary(screen: Console, announcement: dict[str, Any], port: int) -> None:
     from rich.table import Table
 
     from analytics_platform.catalog import Catalog
 
-    frame = Catalog.open().sql(
-        "SELECT site_key, vendor, sum(sessions) AS sessions, sum(views) AS views, "
-        "sum(bounces) / sum(sessions) AS bounce_rate, "
-        "any_value(reason_null) AS reason FROM fct_daily_traffic WHERE basis = 'native' GROUP BY ALL ORDER BY ALL"
-    )
-    table = Table(title="What each vendor says of the same 28 days (native definitions)")
-    for name in ("site", "vendor", "sessions", "views", "bounce rate", "why empty"):
-        table.add_column(name, justify="left" if name in ("site", "vendor", "why empty") else "right")
-    for row in frame.itertuples():
+    table = Table(title="What each vendor says of the same 28 days, in its own definitions")
+    for name in ("site", "vendor", "covers", "sessions", "views", "bounce rate", "why empty"):
+        table.add_column(name, justify="right" if name in ("sessions", "views", "bounce rate") else "left")
+    for row in Catalog.open().sql(_SUMMARY_SQL).itertuples():
         numbers = [_number(row.sessions, ",.0f"), _number(row.views, ",.0f"), _number(row.bounce_rate, ".3f")]
-        reason = "" if row.sessions == row.sessions else str(row.reason or "")
-        table.add_row(row.site_key, row.vendor, *numbers, reason)
+        reason = "" if numbers[0] != "–" else str(row.reason).removeprefix("all=").replace("_", " ")
+        table.add_row(row.site_key, row.vendor, row.coverage, *numbers, reason)
     screen.print(table)
-    screen.print("Planted in the data: " + "; ".join(announcement["stories"]) + ".", highlight=False)
+    screen.print("Planted in the data, for you to find:")
+    for story in announcement["stories"]:
+        screen.print(f"  · {story}", highlight=False, markup=False)
     screen.print("\n[bold]What to do next[/bold]")
+    for command, purpose in (
+        ("make ui", f"the asset graph, every partition and check, on http://127.0.0.1:{port}"),
+        (".venv/bin/analytics-platform status", "what is complete, deferred or blocked"),
+        (".venv/bin/analytics-platform quota", "requests used and left, per vendor account"),
+        (".venv/bin/analytics-platform demo", "the same again: finished days cost no request"),
+    ):
+        screen.print(f"  {command:38} {purpose}", highlight=False, markup=False)
+    screen.print("  in a notebook:", highlight=False)
+    screen.print("    from analytics_platform.catalog import Catalog", highlight=False, markup=False)
     screen.print(
-        f"  make ui                                  the asset graph, on http://127.0.0.1:{port}", highlight=False
-    )
-    screen.print("  .venv/bin/analytics-platform status      what is complete, deferred or blocked", highlight=False)
-    screen.print(
-        "  .venv/bin/python -c 'from analytics_platform.catalog import Catalog; "
-        'print(Catalog.open().read("fct_daily_traffic", "2026-10-05", "2026-11-01"))\'',
+        '    Catalog.open().read("fct_daily_traffic", "2026-10-05", "2026-11-01", site="shop")',
         highlight=False,
+        markup=False,
     )
 
 
 def _number(value: Any, style: str) -> str:
-    missing = value is None or value != value  # NaN is the frame's NULL
-    return "–" if missing else format(value, style)
+    import pandas as pd
+
+    return "–" if pd.isna(value) else format(value, style)
 
 
 def _print_sandbox(running: Any) -> None:
@@ -462,39 +476,31 @@ def _announcement(running: Any) -> dict[str, Any]:
         "environment": running.environment(),
         "sites_yaml": running.sites_yaml(),
         "base_urls": dict(running.base_urls),
-        "stories": [
-            f"{story.text} ({story.site_key}, {story.first_day}…{story.last_day})" for story in running.world.stories
-        ],
+        "stories": [_story(story) for story in running.world.stories],
     }
+
+
+def _story(story: Any) -> str:
+    days = f"{story.first_day}" if story.first_day == story.last_day else f"{story.first_day} to {story.last_day}"
+    return f"{story.site_key}, {days}: {story.text}"
 
 
 def _print_status(screen: Console, found: Any) -> None:
     from rich.table import Table
 
     table = Table(title=f"Status of {found.home}")
-    for name in (
-        "vendor",
-        "site",
-        "credentials",
-        "days",
-        "rows (newest day)",
-        "newest day",
-        "landed",
-        "deferred until",
-        "blocked",
-    ):
-        table.add_column(name)
+    for name in ("vendor", "site", "days", "newest day", "last landed", "deferred until", "blocked", "credentials"):
+        table.add_column(name, justify="right" if name in ("days", "blocked") else "left")
     for row in found.vendors:
         table.add_row(
             row.vendor,
             row.site,
-            "ok" if not row.missing_variables else f"missing {', '.join(row.missing_variables)}",
             str(row.complete_days),
-            f"{row.newest_rows:,}",
             str(row.newest_day or "–"),
             _instant(row.landed_at),
             _instant(row.deferred_until),
             str(row.blocked_partitions or "–"),
+            f"not set: {', '.join(row.missing_variables)}" if row.missing_variables else "ok",
         )
     screen.print(table)
     screen.print(

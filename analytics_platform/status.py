@@ -5,7 +5,6 @@ Belongs here: collecting facts for the `status`, `quota` and `doctor` verbs. Doe
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -164,8 +163,7 @@ def _resource(vendor: str) -> VendorResource:
 
 
 def _published(settings: Settings) -> tuple[int | None, datetime | None]:
-    pointer = settings.home.published / "current"
-    if not pointer.is_file():
-        return None, None
-    content = json.loads(pointer.read_text(encoding="utf-8"))
-    return int(content["version"]), datetime.fromisoformat(content["built_at"])
+    from analytics_platform.transform.publish import current
+
+    publication = current(settings.home)
+    return (None, None) if publication is None else (publication.version, publication.published_at)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from analytics_platform.core.lake import DecodedPartition
 
-__all__ = ["CHECK_NAMES", "PartitionProfile", "SuiteOutcome", "partition_profiles", "run_suites"]
+__all__ = ["CHECK_NAMES", "PartitionProfile", "SuiteOutcome", "days_in_words", "partition_profiles", "run_suites"]
 
 CHECK_NAMES: Final[Mapping[str, tuple[bool, str]]] = {
     "schema_is_declared": (True, "Every declared column is there, in order, with its type."),
@@ -533,7 +533,7 @@ def _explain(spec: TableSpec, name: str, failed: Sequence[_Verdict], days: Seque
     """What was found, where, what to do. Names columns and counts, never values."""
     found = "; ".join(_finding(name, verdict) for verdict in failed[:4])
     more = f"; and {len(failed) - 4} more" if len(failed) > 4 else ""
-    when = f" on {_days_in_words(days)}" if days else ""
+    when = f" on {days_in_words(days)}" if days else ""
     return f"{spec.qualified_name}{when}: {found}{more}. {_NEXT_STEP[name]}"
 
 
@@ -572,7 +572,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _days_in_words(days: Sequence[date]) -> str:
+def days_in_words(days: Sequence[date]) -> str:
+    """Up to three dates, or how many and their range."""
     if len(days) <= 3:
         return ", ".join(map(str, days))
     return f"{len(days)} days from {days[0]} to {days[-1]}"

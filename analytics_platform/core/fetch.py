@@ -6,7 +6,8 @@ under the landing's lock, decoding what is complete. Knows no Dagster: `core.ing
 Does not belong here: HTTP, SQL, any vendor's name.
 
 A day is *final* when every page of its newest complete batch was received after the day's end plus the stream's
-look-back: nobody asks for it again. Received earlier (also in part, when the batch was deferred in between) it is *provisional*: the next run asks again and the newer batch wins. Re-decoding never costs a request.
+look-back: nobody asks for it again. Received earlier (also in part, when the batch was deferred in between) it is
+*provisional*: the next run asks again and the newer batch wins. Re-decoding never costs a request.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -131,7 +131,11 @@ class Lake:
         """
         with storage_errors("Decoding landed pages"), self._scratch() as scratch:
             stage = _Stage(scratch, spec)
-            with connect(temp_directory=str(scratch)) as engine, _readable_errors(engine, stage, spec, site):
+            with (
+                closing(stage),
+                connect(temp_directory=str(scratch)) as engine,
+                _readable_errors(engine, stage, spec, site),
+            ):
                 for batch, batch_days in assignments:
                     stage.add(batch, batch_days)
                 days = sorted({day for _, batch_days in assignments for day in batch_days})
@@ -364,6 +368,10 @@ class _Stage:
         self._records = self._records_path.open("wb")
         self.has_unknown_fields = False
 
+    def close(self) -> None:
+        """Flush the records to their file. Safe to call twice."""
+        self._records.close()
+
     def add(self, batch: Batch, days: Sequence[date]) -> None:
         for page, body in batch.pages(self._spec.calls):
             number = len(self._pages)
@@ -381,7 +389,7 @@ class _Stage:
         return {"p": number, "c": context, "days": [str(d) for d in days], "landed_at": received, "run_id": page.run_id}
 
     def load(self, engine: duckdb.DuckDBPyConnection) -> None:
-        self._records.close()
+        self.close()
         self._pages_path.write_bytes(b"\n".join(msgspec.json.encode(row) for row in self._pages) + b"\n")
         context_names = [*dict.fromkeys((*self._spec.context, "call_kind", "records"))]
         context_type = "STRUCT(" + ", ".join(f"{_quote(name)} VARCHAR" for name in context_names) + ")"
@@ -412,7 +420,7 @@ class _Stage:
 
     def unreadable_fields(self, engine: duckdb.DuckDBPyConnection) -> Iterator[str]:
         """Declared fields whose type does not fit some record, by reading each on its own."""
-        self._records.close()
+        self.close()
         for name, type_ in self._spec.wire.items():
             source = _read_ndjson(self._records_path, {"r": _struct({name: type_})})
             if _fails(engine, f"SELECT max(hash(r)) FROM {source}"):
@@ -621,7 +629,8 @@ def _readable_errors(engine: duckdb.DuckDBPyConnection, stage: _Stage, spec: Tab
     except duckdb.IOException as error:
         raise StorageError(
             f"Decoding {spec.qualified_name} failed: the engine could not read or write its files.",
-            "Free space or fix permissions under ANALYTICS_PLATFORM_HOME and run again; nothing half-written is visible.",
+            "Free space or fix permissions under ANALYTICS_PLATFORM_HOME and run again; "
+            "nothing half-written is visible.",
             Where(vendor=spec.vendor, endpoint=spec.name, site=site),
         ) from error
 

@@ -3,9 +3,10 @@
 Belongs here: where the project is, the manifest and when it must be made again, the `DbtProject` handed to dagster-dbt.
 Does not belong here: what a node becomes in Dagster (`translator`), running a build (`assets`).
 
-Nothing here imports dbt or dagster-dbt at import time (they cost 2 s, twice the whole budget of `definitions`): preparing runs
-`dbt parse` as a child process, once, under a file lock. The manifest is current as long as a digest of the project's files and of
-the dbt version beside it matches; modification times would call a fresh checkout new and a deleted model old.
+Nothing here imports dbt or dagster-dbt at import time (they cost 2 s, twice the whole budget of `definitions`):
+preparing runs `dbt parse` as a child process, once, under a file lock. The manifest is current as long as a digest of
+the project's files and of the dbt version beside it matches; modification times would call a fresh checkout new and a
+deleted model old.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def _sources(directory: Path) -> Iterator[Path]:
 
 def _is_current(target: Path, digest: str) -> bool:
     try:
-        return (target / "manifest.digest").read_text(encoding="ascii") == digest and (target / "manifest.json").is_file()
+        return (target / "manifest.digest").read_text(encoding="ascii") == digest and (
+            target / "manifest.json"
+        ).is_file()
     except OSError:
         return False
 

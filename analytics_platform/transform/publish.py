@@ -7,12 +7,14 @@ Does not belong here: building the marts (`assets`), reading a version (`catalog
     published/v=<n>/analytics.duckdb      marts as tables, read-only; schema _platform says what they are
     published/v=<n>/<relation>/…parquet   the same rows as Parquet, by month where the relation has a day
 
-A version is built beside the others under a name nobody reads, synced, renamed, and only then pointed at: killed anywhere, the old
-pointer and everything it points to are untouched, and the next publish sweeps up. The last three versions are kept.
+A version is built beside the others under a name nobody reads, synced, renamed, and only then pointed at: killed
+anywhere, the old pointer and everything it points to are untouched, and the next publish sweeps up. The last three
+versions are kept.
 
-Rows are copied into a new file, never vacuumed in place: only a new file is free of the bytes of erased rows (RELIABILITY M17).
-Staging is not copied: its views read the whole lake, so that copying them at each publish would cost all of history each time. Their
-SQL goes along in `_platform.relations`, and the catalog runs it over the partitions a reader asks for.
+Rows are copied into a new file, never vacuumed in place: only a new file is free of the bytes of erased rows
+(RELIABILITY M17). Staging is not copied: its views read the whole lake, so that copying them at each publish would
+cost all of history each time. Their SQL goes along in `_platform.relations`, and the catalog runs it over the
+partitions a reader asks for.
 """
 
 from __future__ import annotations
@@ -214,7 +216,9 @@ def record_build(settings: Settings, build: Build) -> None:
 
 def _recorded_builds(connection: duckdb.DuckDBPyConnection) -> tuple[Build, ...]:
     try:
-        found = rows(connection, "SELECT first_day, last_day, started_at, inputs FROM _platform.builds ORDER BY started_at")
+        found = rows(
+            connection, "SELECT first_day, last_day, started_at, inputs FROM _platform.builds ORDER BY started_at"
+        )
     except duckdb.CatalogException:
         return ()
     return tuple(
@@ -226,8 +230,8 @@ def _recorded_builds(connection: duckdb.DuckDBPyConnection) -> tuple[Build, ...]
 def marts_are_current(settings: Settings, first_day: date, last_day: date) -> bool:
     """True when the newest published version was built, for every day of the range, after everything it would read now.
 
-    That is: each day lies in a published build of the same dbt project and sites, and no lake partition of that day or its
-    neighbours, nor the list of blocked partitions, has been written (or removed) since that build began.
+    That is: each day lies in a published build of the same dbt project and sites, and no lake partition of that day
+    or its neighbours, nor the list of blocked partitions, has been written (or removed) since that build began.
     """
     newest = current(settings.home)
     if newest is None or not newest.database.is_file():
@@ -333,12 +337,15 @@ def _fill(settings: Settings, manifest: Manifest, building: Path) -> tuple[dict[
 
 
 def _require_marts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
-    present = {name for (name,) in rows(connection, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")}
+    present = {
+        name for (name,) in rows(connection, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")
+    }
     missing = [str(node["name"]) for node in manifest.marts() if node["name"] not in present]
     if missing:
         raise DataError(
             f"Not built yet: {', '.join(sorted(missing))}.",
-            "Materialise the marts group (or `analytics-platform run`), then publish again; readers keep the version they have.",
+            "Materialise the marts group (or `analytics-platform run`), then publish again. "
+            "Readers keep the version they have.",
         )
 
 
@@ -391,48 +398,48 @@ def _describe(
     """Schema `_platform` of the snapshot: what each relation and column means, and the SQL of the staging views."""
     connection.execute(
         "CREATE SCHEMA snapshot._platform; CREATE TABLE snapshot._platform.relations (name VARCHAR, kind VARCHAR, "
-        "description VARCHAR, day_column VARCHAR, row_count BIGINT, sql VARCHAR); CREATE TABLE snapshot._platform.columns "
-        "(relation VARCHAR, position INTEGER, name VARCHAR, type VARCHAR, description VARCHAR)"
+        "description VARCHAR, day_column VARCHAR, row_count BIGINT, sql VARCHAR); "
+        "CREATE TABLE snapshot._platform.columns (relation VARCHAR, position INTEGER, name VARCHAR, type VARCHAR, description VARCHAR)"
     )
+    relations = []
+    descriptions = []
     for node in (*manifest.marts(), *manifest.staging()):
         name = str(node["name"])
         is_mart = name in row_counts
         sql = None if is_mart else _view_sql(connection, name, lake)
-        if not is_mart and sql is None:
-            continue
-        connection.execute(
-            "INSERT INTO snapshot._platform.relations VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                name,
-                "mart" if is_mart else "staging",
-                node.get("description") or "",
-                _day_column(connection, node),
-                row_counts.get(name),
-                sql,
-            ],
-        )
-        connection.execute(
-            "INSERT INTO snapshot._platform.columns SELECT table_name, column_index, column_name, data_type, NULL FROM "
-            "duckdb_columns() WHERE database_name = current_database() AND schema_name = 'main' AND table_name = ?",
-            [name],
-        )
-        for column, about in node.get("columns", {}).items():
-            connection.execute(
-                "UPDATE snapshot._platform.columns SET description = ? WHERE relation = ? AND name = ?",
-                [about.get("description") or "", name, column],
-            )
+        if is_mart or sql is not None:
+            about = str(node.get("description") or "")
+            kind = "mart" if is_mart else "staging"
+            relations.append([name, kind, about, _day_column(connection, node), row_counts.get(name), sql])
+            columns = node.get("columns", {}).items()
+            descriptions += [[name, column, text] for column, about in columns if (text := about.get("description"))]
+    connection.execute("CREATE TEMP TABLE described (relation VARCHAR, name VARCHAR, description VARCHAR)")
+    connection.executemany("INSERT INTO snapshot._platform.relations VALUES (?, ?, ?, ?, ?, ?)", relations)
+    if descriptions:
+        connection.executemany("INSERT INTO described VALUES (?, ?, ?)", descriptions)
+    connection.execute(
+        "INSERT INTO snapshot._platform.columns "
+        "SELECT c.table_name, c.column_index, c.column_name, c.data_type, d.description FROM duckdb_columns() c JOIN snapshot._platform.relations r ON r.name = c.table_name LEFT JOIN described d "
+        "ON d.relation = c.table_name AND d.name = c.column_name "
+        "WHERE c.database_name = current_database() AND c.schema_name = 'main' ORDER BY c.table_name, c.column_index"
+    )
 
 
 def _view_sql(connection: duckdb.DuckDBPyConnection, name: str, lake: Path) -> str | None:
     """The SELECT of a staging view with the lake's root replaced by `LAKE_ROOT`; None where there is no such view."""
     found = rows(
         connection,
-        "SELECT sql FROM duckdb_views() WHERE database_name = current_database() AND schema_name = 'main' AND view_name = ?",
+        "SELECT sql FROM duckdb_views() WHERE database_name = current_database() AND schema_name = 'main' "
+        "AND view_name = ?",
         [name],
     )
     if not found:
         return None
-    body = re.sub(r"(?is)\A\s*create\s+(or\s+replace\s+)?view\s+.*?\s+as\s+", "", str(found[0][0]), count=1).rstrip().rstrip(";")
+    body = (
+        re.sub(r"(?is)\A\s*create\s+(or\s+replace\s+)?view\s+.*?\s+as\s+", "", str(found[0][0]), count=1)
+        .rstrip()
+        .rstrip(";")
+    )
     return body.replace(str(lake).replace("'", "''"), LAKE_ROOT)
 
 
@@ -444,17 +451,20 @@ def _export(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any], buil
     day = _day_column(connection, node)
     source = f"snapshot.main.{quote(name)}"
     if day is None:
-        connection.execute(f"COPY {source} TO {literal(str(folder / 'part.parquet'))} (FORMAT parquet, COMPRESSION zstd)")
+        _copy_parquet(connection, f"FROM {source}", folder / "part.parquet")
         return
-    months = rows(connection, f"SELECT DISTINCT strftime({quote(day)}, '%Y-%m') AS m FROM {source} ORDER BY m NULLS FIRST")
-    for (month,) in months or [(None,)]:
-        # No day at all, or no row at all: a file of its own, so that the folder always holds the schema.
-        test = f"strftime({quote(day)}, '%Y-%m') = {literal(month)}" if month else f"{quote(day)} IS NULL"
-        target = folder / (f"month={month}" if month else "month=none")
+    month_of_row = f"strftime({quote(day)}, '%Y-%m')"
+    months = [month for (month,) in rows(connection, f"SELECT DISTINCT {month_of_row} AS m FROM {source} ORDER BY m")]
+    # No row at all: one empty file, so that the folder always shows the schema.
+    for month in months or [None]:
+        test = f"{month_of_row} = {literal(month)}" if month else f"{quote(day)} IS NULL"
+        target = folder / f"month={month or 'none'}"
         target.mkdir()
-        connection.execute(
-            f"COPY (FROM {source} WHERE {test}) TO {literal(str(target / 'part.parquet'))} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        _copy_parquet(connection, f"FROM {source} WHERE {test}", target / "part.parquet")
+
+
+def _copy_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
 
 
 def _seal(building: Path) -> int:
@@ -493,4 +503,6 @@ def _prune(published: Path, newest: int) -> None:
 def describe_rows(row_counts: Mapping[str, int], names: Sequence[str] = ()) -> str:
     """Row counts as a Markdown table."""
     chosen = names or sorted(row_counts)
-    return "\n".join(["| relation | rows |", "| --- | ---: |", *(f"| {name} | {row_counts[name]:,} |" for name in chosen)])
+    return "\n".join(
+        ["| relation | rows |", "| --- | ---: |", *(f"| {name} | {row_counts[name]:,} |" for name in chosen)]
+    )

@@ -1,11 +1,12 @@
 """From the dbt manifest to Dagster: keys, lineage, groups, kinds, owners, tags, column schemas and checks.
 
-Belongs here: one reading of the manifest, used twice: to define the assets (`asset_specs`, without importing dagster-dbt, which alone
-costs more than the import budget of the definitions) and to name the events of a running build (`dagster_dbt_translator`).
-Does not belong here: running dbt (`assets`), finding the manifest (`project`).
+Belongs here: one reading of the manifest, used twice: to define the assets (`asset_specs`, without importing
+dagster-dbt, which alone costs more than the import budget of the definitions) and to name the events of a running
+build (`dagster_dbt_translator`). Does not belong here: running dbt (`assets`), finding the manifest (`project`).
 
-A relation's asset key is its name (`fct_sessions`); a source's is `[vendor, table]`, the key of the vendor's own asset. A test is a
-check of the relation it is attached to; a singular test over several relations belongs to the one its name begins with.
+A relation's asset key is its name (`fct_sessions`); a source's is `[vendor, table]`, the key of the vendor's own
+asset. A test is a check of the relation it is attached to; a singular test over several relations belongs to the one
+its name begins with.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Manifest:
     def assets(self) -> tuple[Node, ...]:
         """Models, seeds and snapshots that exist as relations, by name."""
         found = [node for node in self.content["nodes"].values() if node["resource_type"] in _ASSET_TYPES]
-        return tuple(sorted((node for node in found if _materialized(node) != "ephemeral"), key=lambda node: str(node["name"])))
+        return tuple(
+            sorted((node for node in found if _materialized(node) != "ephemeral"), key=lambda node: str(node["name"]))
+        )
 
     @cached_property
     def tests(self) -> Mapping[str, Node]:
@@ -73,16 +76,19 @@ class Manifest:
     def owner_of_test(self, test: Node) -> Node | None:
         """The relation a test is a check of, None for a test of a source."""
         nodes = self.content["nodes"]
-        candidates = [nodes[i] for i in test["depends_on"]["nodes"] if i in nodes and nodes[i]["resource_type"] in _ASSET_TYPES]
-        attached = nodes.get(test.get("attached_node") or "")
+        candidates: list[Node] = [
+            nodes[i] for i in test["depends_on"]["nodes"] if i in nodes and nodes[i]["resource_type"] in _ASSET_TYPES
+        ]
+        attached: Node | None = nodes.get(test.get("attached_node") or "")
         if attached is not None:
             return attached if attached["resource_type"] in _ASSET_TYPES else None
         named = _meta(test).get("ref", {}).get("name")
         for node in candidates:
-            if node["name"] == named or len(candidates) == 1:
+            if node["name"] == named:
                 return node
         prefixed = [node for node in candidates if str(test["name"]).startswith(str(node["name"]))]
-        return max(prefixed or candidates, key=lambda node: len(node["name"]), default=None)
+        found: Node | None = max(prefixed or candidates, key=lambda node: len(node["name"]), default=None)
+        return found
 
     def key_of(self, unique_id: str) -> dg.AssetKey:
         """Asset key of a model, seed, snapshot or source."""
@@ -158,7 +164,7 @@ def relation_name(node: Node) -> str:
 
 def group_of(node: Node) -> str:
     """staging, intermediate or marts, by the folder of the model; seeds are inputs and go with staging."""
-    folder = node["fqn"][1] if len(node["fqn"]) > 2 else ""  # noqa: PLR2004  (project, folder, …, name)
+    folder = node["fqn"][1] if len(node["fqn"]) > 2 else ""
     return folder if folder in MART_GROUPS else "staging" if node["resource_type"] == "seed" else "marts"
 
 
@@ -203,7 +209,7 @@ def _meta(node: Node) -> Mapping[str, Any]:
 
 def _tags(node: Node) -> dict[str, str]:
     tags = {str(tag): "" for tag in node.get("tags", ())}
-    if group_of(node) in ("staging", "intermediate") and len(node["fqn"]) > 3:  # noqa: PLR2004  (project, layer, vendor, name)
+    if group_of(node) in ("staging", "intermediate") and len(node["fqn"]) > 3:
         tags["vendor"] = str(node["fqn"][2])
     return tags
 
@@ -236,7 +242,9 @@ def _metadata(node: Node) -> dict[str, Any]:
 
 def _constraints(column: Mapping[str, Any]) -> dg.TableColumnConstraints:
     kinds = {constraint.get("type") for constraint in column.get("constraints", ())}
-    return dg.TableColumnConstraints(nullable="not_null" not in kinds, unique="unique" in kinds or "primary_key" in kinds)
+    return dg.TableColumnConstraints(
+        nullable="not_null" not in kinds, unique="unique" in kinds or "primary_key" in kinds
+    )
 
 
 def window_days(keys: Sequence[str]) -> tuple[date, date]:

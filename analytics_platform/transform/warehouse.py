@@ -1,10 +1,11 @@
 """Every DuckDB connection to the warehouse or a snapshot is opened here.
 
-Belongs here: connection settings and the two ways in: the live warehouse (one writer, pool `warehouse`) and published snapshots
-(read-only, any number of readers). Does not belong here: SQL of any step, Dagster assets.
+Belongs here: connection settings and the two ways in: the live warehouse (one writer, pool `warehouse`) and published
+snapshots (read-only, any number of readers). Does not belong here: SQL of any step, Dagster assets.
 
-Why one place: a process may open a DuckDB file with one configuration only (PRACTICE guard 4); files written by DuckDB 2.0 with its
-default storage are refused by 1.5 (guard 3); and DuckDB by default fetches extensions from the internet (RELIABILITY M23).
+Why one place: a process may open a DuckDB file with one configuration only (PRACTICE guard 4); files written by
+DuckDB 2.0 with its default storage are refused by 1.5 (guard 3); and DuckDB by default fetches extensions from the
+internet (RELIABILITY M23).
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from analytics_platform.settings import Settings
 if TYPE_CHECKING:
     from dagster_duckdb import DuckDBResource
 
-__all__ = ["CONFIG", "SNAPSHOT", "STORAGE_VERSION", "literal", "open_reader", "quote", "warehouse_connection", "warehouse_resource"]
+__all__ = [
+    "CONFIG",
+    "SNAPSHOT",
+    "STORAGE_VERSION",
+    "literal",
+    "open_reader",
+    "quote",
+    "warehouse_connection",
+    "warehouse_resource",
+]
 
 STORAGE_VERSION: Final = "v1.5.0"
 """Storage format of every file the platform writes: readable by DuckDB 1.5 and later."""
@@ -62,7 +72,7 @@ def warehouse_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnecti
         except duckdb.IOException as error:
             raise StorageError(
                 f"The warehouse is in use: {str(error).splitlines()[0]}",
-                "Notebooks and BI tools read the published snapshot (Catalog.open()), never this file: close what has it open.",
+                "Notebooks and BI tools read the published snapshot (Catalog.open()), never this file. Close what has it.",
             ) from None
     try:
         connection.execute("SET TimeZone = 'UTC'")
@@ -77,15 +87,15 @@ def open_reader(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A locked in-memory engine with a snapshot attached read-only.
 
-    Nothing outside `readable` (files, or folders with all below) can be opened, nothing can be written, attached or fetched, and no
-    setting can be changed back.
+    Nothing outside `readable` (files, or folders with all below) can be opened, nothing can be written, attached or
+    fetched, and no setting can be changed back.
 
     Args:
         snapshot: the DuckDB file to attach as `published`; its tables need no qualification.
         views: CREATE VIEW statements to run before locking.
         readable: files or folders the views read.
     """
-    config = {**CONFIG, "threads": str(min(4, os.cpu_count() or 1))}
+    config: dict[str, str | bool | int | float | list[str]] = {**CONFIG, "threads": str(min(4, os.cpu_count() or 1))}
     connection = duckdb.connect(":memory:", config=config)
     try:
         connection.execute("SET TimeZone = 'UTC'")

@@ -1,17 +1,114 @@
-"""What the shape of kameleoon's tables cannot say by itself: checks only this vendor needs.
+"""What the shape of Kameleoon's tables cannot say by itself: checks only this vendor needs.
 
-Belongs here: named checks on one table's frame. Does not belong here: keys, types, ranges, row floors and drift,
-which follow from
-the table's declaration (`core.checks`).
+Belongs here: named checks on one table's frame. Does not belong here: keys, types, ranges, row floors and drift, which
+follow from the table's declaration (`core.checks`).
+
+Source: MARTS §2 (a visit is rejected beyond 120 minutes) and §3.3; contract Kameleoon B4 (a visitor's visits, 25 at most).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
 
-from analytics_platform.core.vendor_checks import VendorCheck
+from analytics_platform.core.vendor_checks import Finding, VendorCheck, finding
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CHECKS"]
 
-CHECKS: Final[Sequence[VendorCheck]] = ()
+# Naive, as a lake TIMESTAMP is. Seconds would lie in 1970, microseconds far beyond 2100; replayed logs are of the
+# nineties.
+_EARLIEST: Final = datetime(1990, 1, 1)  # noqa: DTZ001
+_LATEST: Final = datetime(2100, 1, 1)  # noqa: DTZ001
+
+_LONGEST_VISIT_SECONDS: Final = 120 * 60
+
+
+def _times_are_milliseconds(*columns: str) -> Callable[[pd.DataFrame], Finding]:
+    def run(frame: pd.DataFrame) -> Finding:
+        outside = [(frame[name] < _EARLIEST) | (frame[name] >= _LATEST) for name in columns]
+        broken = outside[0]
+        for other in outside[1:]:
+            broken = broken | other
+        return finding(
+            frame,
+            broken,
+            fault=f"{' or '.join(columns)}, read as milliseconds, does not lie between 1990 and 2100",
+            next_step=(
+                "The vendor changed the unit: change the expression in tables.py and run `analytics-platform "
+                "replay-landing`, it costs no request. Until then the days stay out of the marts."
+            ),
+        )
+
+    return run
+
+
+def _visits_are_within_two_hours(frame: pd.DataFrame) -> Finding:
+    return finding(
+        frame,
+        frame["duration_seconds"] > _LONGEST_VISIT_SECONDS,
+        fault="the visit is longer than the 120 minutes beyond which the vendor says it rejects visits",
+        next_step=(
+            "Marts keep such visits as they are. Look at their page times: a tab left open or a bot that the vendor "
+            "did not filter raises the mean duration."
+        ),
+    )
+
+
+def _visit_list_is_not_truncated(frame: pd.DataFrame) -> Finding:
+    truncated = frame["possibly_truncated"].astype("boolean").fillna(value=False)
+    return finding(
+        frame,
+        truncated,
+        fault="the visitor's answer held 25 visits, its most, so older visits may be missing",
+        next_step=(
+            "Nothing can be asked again: the vendor does not page. Load days soon after they end, and read counts of "
+            "visits as a lower bound on these days."
+        ),
+        metrics={"visitors_truncated": int(frame.loc[truncated.astype(bool), "visitor_code"].nunique())},
+    )
+
+
+def _milliseconds_check(table: str, *columns: str) -> VendorCheck:
+    return VendorCheck(
+        table=table,
+        name="times_are_milliseconds",
+        description=(
+            "The document gives times as bare numbers without a unit, the wire sends epoch milliseconds: other units "
+            "would put rows on wrong days."
+        ),
+        blocking=True,
+        run=_times_are_milliseconds(*columns),
+    )
+
+
+CHECKS: Final[Sequence[VendorCheck]] = (
+    _milliseconds_check("visits", "started_at", "last_event_at"),
+    _milliseconds_check("visit_pages", "viewed_at"),
+    _milliseconds_check("exposures", "exposed_at"),
+    _milliseconds_check("conversions", "converted_at"),
+    VendorCheck(
+        table="visits",
+        name="visits_are_within_two_hours",
+        description=(
+            "The document says a visit over 120 minutes is rejected, nothing on the wire says whether that happened "
+            "before the visit was handed out."
+        ),
+        blocking=False,
+        run=_visits_are_within_two_hours,
+    ),
+    VendorCheck(
+        table="visits",
+        name="visit_list_is_not_truncated",
+        description=(
+            "The document lets a caller ask for any number of previous visits, the vendor's own clients know 25 as "
+            "the most, and the wire does not say that it stopped."
+        ),
+        blocking=False,
+        run=_visit_list_is_not_truncated,
+    ),
+)
+"""Wrong instants make wrong marts and block; the others warn."""

@@ -1,17 +1,74 @@
-"""What the shape of kissmetrics's tables cannot say by itself: checks only this vendor needs.
+"""What the shape of Kissmetrics' tables cannot say by itself: checks only this vendor needs.
 
-Belongs here: named checks on one table's frame. Does not belong here: keys, types, ranges, row floors and drift,
-which follow from
-the table's declaration (`core.checks`).
+Belongs here: named checks on one table's frame. Does not belong here: keys, types, ranges, row floors and drift, which
+follow from the table's declaration (`core.checks`: a property's `type: null` is one of its unknown values); what needs
+yesterday's snapshot, as the lifetime totals do (a dbt test); the links' foreign host (`client` follows none).
+
+Source: MARTS §3.3; contract Kissmetrics, trap 9 (enumerations that the samples violate).
 """
 
 from __future__ import annotations
 
+import zoneinfo
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from analytics_platform.core.vendor_checks import VendorCheck
+from analytics_platform.core.vendor_checks import Finding, VendorCheck, finding
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["CHECKS"]
 
-CHECKS: Final[Sequence[VendorCheck]] = ()
+
+def _metric_status_is_text_or_boolean(frame: pd.DataFrame) -> Finding:
+    status = frame["status"].astype("string")
+    is_boolean = status.str.fullmatch("true|false", case=False).fillna(value=False)
+    is_word = status.str.fullmatch(r"[A-Za-z][A-Za-z _-]*").fillna(value=False)
+    return finding(
+        frame,
+        status.notna() & ~is_word,
+        fault="a metric's status is neither a word nor true or false",
+        next_step=(
+            "Marts carry the status as text and count nothing by it. Look at the landed page and describe the new form "
+            "in the column of tables.py."
+        ),
+        metrics={"boolean_statuses": int(is_boolean.sum()), "word_statuses": int((is_word & ~is_boolean).sum())},
+    )
+
+
+def _product_timezone_is_known(frame: pd.DataFrame) -> Finding:
+    zones = frame["timezone"]
+    known = zoneinfo.available_timezones()
+    return finding(
+        frame,
+        ~zones.isin(known),
+        fault="the product's time zone is missing or in no time zone database",
+        next_step=(
+            "Set the zone in the vendor's product settings. The vendor's days cannot be compared with other vendors' "
+            "days until it is known."
+        ),
+        metrics={"products_without_timezone": int(zones.isna().sum())},
+    )
+
+
+CHECKS: Final[Sequence[VendorCheck]] = (
+    VendorCheck(
+        table="metrics",
+        name="metric_status_is_text_or_boolean",
+        description="The document says a metric's status is a boolean, its own sample and the wire also say pending.",
+        blocking=False,
+        run=_metric_status_is_text_or_boolean,
+    ),
+    VendorCheck(
+        table="products",
+        name="product_timezone_is_known",
+        description=(
+            "The document calls timezone the product's zone and promises no form, the wire sends legacy aliases "
+            "such as US/Pacific: each must be in the time zone database."
+        ),
+        blocking=False,
+        run=_product_timezone_is_known,
+    ),
+)
+"""All warnings: the catalogue describes, it measures nothing that a mart counts."""

@@ -1,0 +1,99 @@
+"""Fixtures for every test: a home of its own, one small sandbox, and the guard that keeps the suite on this machine."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from analytics_platform.sandbox.server import Sandbox
+from analytics_platform.sandbox.truth import generate
+from analytics_platform.settings import Home, Settings, load_settings
+
+GUARD_FOLDER = Path(__file__).parent / "network_guard"
+GUARD = runpy.run_path(str(GUARD_FOLDER / "sitecustomize.py"))
+"""Installed on import, before any test module is."""
+
+FIRST_DAY = date(2026, 10, 5)
+DAYS = 4
+
+_PLATFORM_VARIABLES = ("ANALYTICS_PLATFORM_", "SMARTLOOK_", "INSPECTLET_", "PIRSCH_", "KAMELEOON_", "KISSMETRICS_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Nothing the suite starts reaches beyond loopback: not a test, not a child process, not somebody's telemetry."""
+    refused = tmp_path_factory.mktemp("guard") / "refused"
+    before = {name: os.environ.get(name) for name in (GUARD["REFUSED_VARIABLE"], "PYTHONPATH")}
+    os.environ[GUARD["REFUSED_VARIABLE"]] = str(refused)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(GUARD_FOLDER), before["PYTHONPATH"])))
+    yield refused
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    attempts = refused.read_text(encoding="utf-8") if refused.exists() else ""
+    assert not attempts, f"something tried to leave this machine:\n{attempts}"
+
+
+@dataclass(frozen=True)
+class House:
+    """A home on disk, the environment that points at it, and the sandbox the environment points at."""
+
+    home: Home
+    environment: dict[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings()
+
+    @property
+    def root(self) -> Path:
+        return self.home.root
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """An empty home of this test alone, with no platform variable left over from the shell."""
+    for name in list(os.environ):
+        if name.startswith(_PLATFORM_VARIABLES) and name != GUARD["REFUSED_VARIABLE"]:
+            monkeypatch.delenv(name)
+    root = tmp_path / "home"
+    root.mkdir()
+    config = root / "sites.yaml"
+    config.write_text("sites: []\n", encoding="utf-8")
+    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(root))
+    monkeypatch.setenv("ANALYTICS_PLATFORM_CONFIG", str(config))
+    return Home(root=root)
+
+
+@pytest.fixture(scope="session")
+def running_sandbox() -> Iterator[Sandbox]:
+    """Five vendors over four quiet days of two sites, one server for the whole session."""
+    with Sandbox(generate(first_day=FIRST_DAY, days=DAYS, scale=0.05)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def vendors(running_sandbox: Sandbox) -> Iterator[Sandbox]:
+    """The session's sandbox with no fault ordered and an empty request log."""
+    running_sandbox.faults.clear()
+    running_sandbox.requests.clear()
+    yield running_sandbox
+    running_sandbox.faults.clear()
+
+
+@pytest.fixture
+def house(home: Home, vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A home whose sites.yaml and credentials are the sandbox's."""
+    environment = vendors.environment()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    Path(os.environ["ANALYTICS_PLATFORM_CONFIG"]).write_text(vendors.sites_yaml(), encoding="utf-8")
+    return House(home=home, environment=environment)
