@@ -3,14 +3,15 @@
 Belongs here: cross-vendor automation. Does not belong here: a vendor's own schedule (`vendors/<v>/automation.py`).
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: Dagster reads the types of an op's parameters at run time.
 import os
 from collections.abc import Iterator
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
 
 import dagster as dg
+from pydantic import Field
 
+from analytics_platform.core.clock import SystemClock
 from analytics_platform.core.redaction import redact
 from analytics_platform.settings import Settings
 
@@ -18,19 +19,13 @@ __all__ = ["ALERT_VARIABLE", "platform_automation"]
 
 ALERT_VARIABLE = "ANALYTICS_PLATFORM_ALERT_URL"
 _MARTS_WINDOW_DAYS = 7
+_REVISED_DAYS = 3
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 
 
 def platform_automation(settings: Settings) -> dg.Definitions:
     """The job for everything, the marts job with its schedule, and the failure sensor."""
-    everything = dg.define_asset_job(
-        "everything",
-        selection=dg.AssetSelection.all(),
-        description=(
-            "Every vendor table, the marts and the published snapshot, for a partition or a range of days."
-        ),
-    )
     marts = dg.define_asset_job(
         "marts",
         selection=dg.AssetSelection.groups("staging", "intermediate", "marts", "published"),
@@ -54,6 +49,57 @@ def platform_automation(settings: Settings) -> dg.Definitions:
             yield dg.RunRequest(run_key=f"marts:{last}", tags={_RANGE_START: str(first), _RANGE_END: str(last)})
 
     return dg.Definitions(jobs=[everything, marts], schedules=[marts_daily_schedule], sensors=[_failure_sensor()])
+
+
+class Everything(dg.Config):
+    """What the job for everything covers. Empty means: the last days that vendors may still revise, every vendor,
+    every site.
+    """
+
+    first_day: str = ""
+    last_day: str = ""
+    vendors: list[str] = Field(default_factory=list)
+    sites: list[str] = Field(default_factory=list)
+    refresh: bool = False
+
+
+@dg.op(tags={"kind": "orchestration"})
+def fetch_build_and_publish(context: dg.OpExecutionContext, config: Everything) -> None:
+    """Start the runs of every vendor and site one after the other, then one dbt build, then publish.
+
+    Vendor tables are partitioned by day and site, marts by day: Dagster has no single asset job over both. Each run
+    started here is
+    an ordinary run of its own; days that are final cost no request.
+    """
+    from analytics_platform.runner import Runner, RunReport
+    from analytics_platform.settings import load_settings
+    from analytics_platform.vendors import vendor_names
+
+    settings = load_settings()
+    yesterday = SystemClock().now().date() - timedelta(days=1)
+    last = date.fromisoformat(config.last_day) if config.last_day else yesterday
+    first = date.fromisoformat(config.first_day) if config.first_day else last - timedelta(days=_REVISED_DAYS)
+    vendors = [name for name in vendor_names() if not config.vendors or name in config.vendors]
+    runner = Runner(settings, context.instance)
+    report: RunReport | None = None
+    sites = config.sites or settings.site_keys
+    for item in runner.run(first, last, vendors=vendors, sites=sites, refresh=config.refresh):
+        if isinstance(item, RunReport):
+            report = item
+        else:
+            context.log.info(f"{item.vendor} {item.site}: {item.state} {item.message}".strip())
+    if report is None:
+        raise AssertionError("a run ends with its report")
+    context.add_output_metadata({"requests": report.requests, "deferred": report.deferred, "marts": report.marts})
+    if report.failed:
+        failed = [f"{r.vendor} {r.site}: {r.message}" for r in report.vendors if r.state == "failed"]
+        raise dg.Failure("; ".join(failed) or report.marts_message, allow_retries=False)
+
+
+@dg.job(description="Every vendor table of every site, the marts and the published snapshot, for a range of days.")
+def everything() -> None:
+    """One op that starts the runs: see `fetch_build_and_publish`."""
+    fetch_build_and_publish()
 
 
 def _failure_sensor() -> dg.SensorDefinition:

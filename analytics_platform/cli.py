@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -161,19 +161,26 @@ def sandbox(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Loopback port of the Dagster UI.")] = 3000) -> None:
+def ui(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Loopback port of the Dagster UI; 0 takes a free one.")
+    ] = 3000,
+) -> None:
     """Open the Dagster UI (webserver and daemon, loopback only) on the home; a demo home gets its sandbox back.
 
     Example: analytics-platform ui --port 3000
     """
     from analytics_platform.demo import demo_home, sandbox_process
+    from analytics_platform.ui import free_port, serve_ui
+
+    def say(text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
     settings = load_settings()
     chosen = demo_home(settings.home)
-    if chosen is None:
-        raise typer.Exit(_serve_ui(settings, port))
-    with sandbox_process(settings.home, chosen):
-        raise typer.Exit(_serve_ui(load_settings(), port))
+    with free_port(port) as listener, sandbox_process(settings.home, chosen) if chosen else nullcontext():
+        raise typer.Exit(serve_ui(load_settings(), listener=listener, say=say))
 
 
 @app.command()
@@ -326,37 +333,6 @@ def _live(screen: Console) -> Iterator[Callable[[Progress], None]]:
         return
     with screen.status("starting") as spinner:
         yield lambda progress: spinner.update(str(progress))
-
-
-def _serve_ui(settings: Settings, port: int) -> int:
-    import subprocess
-
-    from analytics_platform.dagster_home import prepare_dagster_home
-
-    prepare_dagster_home(settings)
-    command = [
-        sys.executable,
-        "-m",
-        "dagster",
-        "dev",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-        "-m",
-        "analytics_platform.definitions",
-    ]
-    sys.stderr.write(f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)\n")
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    child = subprocess.Popen(command, env=environment)  # noqa: S603  (our own interpreter)
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return child.wait(timeout=20)
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            child.wait(timeout=20)
 
 
 def _terminate_when_stdin_closes() -> None:

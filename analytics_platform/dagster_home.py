@@ -67,6 +67,8 @@ def prepare_dagster_home(settings: Settings) -> None:
     if not path.is_file() or path.read_bytes() != content:
         write_file(path, content)
     os.environ["DAGSTER_HOME"] = str(home)
+    # `telemetry: enabled: false` does not stop the daemon from posting what lies in DAGSTER_HOME/logs; this does.
+    os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
     # Step code imports numpy and pandas; more threads than cores only fight each other.
     os.environ.setdefault("OMP_NUM_THREADS", "2")
 

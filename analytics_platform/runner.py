@@ -20,7 +20,7 @@ from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.fetch import SiteContext, days_to_fetch, state_of_days
 from analytics_platform.core.ingest import REFRESH_TAG, REPLAY_TAG
 from analytics_platform.core.lake import Lake
-from analytics_platform.core.landing import Landing
+from analytics_platform.core.landing import Batch, Landing
 from analytics_platform.core.partitions import today
 from analytics_platform.core.quota import Ledger, Spent
 from analytics_platform.core.resources import open_ledger
@@ -168,19 +168,17 @@ class Runner:
             return None
         states = state_of_days(stream, self.landing, site, days, now)
         to_fetch = days if refresh else days_to_fetch(states)
-        to_decode = [
-            day for day, state in states.items() if state.batch is not None and not self._is_decoded(stream, site, day)
-        ]
+        to_decode = [day for day, state in states.items() if not self._is_decoded(stream, site, day, state.batch)]
         unfinished = sorted({*to_fetch, *to_decode})
         return (unfinished[0], unfinished[-1], bool(to_fetch)) if unfinished else None
 
-    def _is_decoded(self, stream: Stream, site: SiteContext, day: date) -> bool:
-        batch = self.landing.newest_complete(stream.vendor, stream.name, site.key, [day]).get(day)
-        if batch is None:
-            return False
-        sealed = (batch.path / "batch.json").stat().st_mtime
+    def _is_decoded(self, stream: Stream, site: SiteContext, day: date, batch: Batch | None) -> bool:
+        """Whether every table's partition was written after its batch landed (nothing to do where nothing landed)."""
+        if batch is None or batch.landed_at is None:
+            return True
+        landed = batch.landed_at.timestamp()
         written = [self.lake.written_at(spec, site.key, day) for spec in stream.tables]
-        return all(at is not None and at >= sealed for at in written)
+        return all(at is not None and at >= landed for at in written)
 
     def replay(
         self, first_day: date, last_day: date, *, vendors: Sequence[str], sites: Sequence[str]

@@ -58,7 +58,9 @@ def test_dates_are_inclusive_and_either_end_may_be_open(
 
 
 def test_columns_where_and_vendor(catalog: Catalog) -> None:
-    frame = catalog.read("fct_sessions", vendor="smartlook", columns=["page_count", "session_key"], where="page_count >= 4 -- late")
+    frame = catalog.read(
+        "fct_sessions", vendor="smartlook", columns=["page_count", "session_key"], where="page_count >= 4 -- late"
+    )
     assert list(frame.columns) == ["page_count", "session_key"]
     assert sorted(frame["page_count"]) == [4, 5]
     assert catalog.read("fct_sessions", vendor="pirsch").empty
@@ -83,7 +85,9 @@ def test_types_are_what_an_analyst_expects(catalog: Catalog) -> None:
 def test_staging_and_lake_read_partitions(catalog: Catalog) -> None:
     assert sorted(catalog.read("stg_smartlook__sessions", FIRST, FIRST)["session_id"]) == ["a", "b", "d"]
     assert sorted(catalog.read("smartlook/sessions", FIRST, FIRST, site="shop")["session_id"]) == ["a", "b"]
-    assert list(catalog.asset("smartlook/sessions").partition("2026-10-31", site="shop").read()["session_id"]) == ["c"]
+    assert list(catalog.asset("smartlook/sessions").partition("2026-10-31", site="shop").read()["session_id"]) == [
+        "c"
+    ]
     assert list(catalog.asset("smartlook/sessions").partition("2026-10-30|blog").read()["session_id"]) == ["d"]
 
 
@@ -240,7 +244,11 @@ def test_a_reader_in_another_process_while_versions_are_swapped(tmp_path: Path) 
     publish(settings, manifest=manifest())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", READER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", READER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as reader:
         assert reader.stdin is not None
         assert reader.stdout is not None

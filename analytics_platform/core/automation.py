@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from analytics_platform.core.partitions import partition_key
-from analytics_platform.core.quota import Deferral
+from analytics_platform.core.quota_policy import Deferral
 from analytics_platform.core.resources import PlatformResource
 from analytics_platform.core.streams import Stream
 from analytics_platform.settings import Settings

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from analytics_platform.core.errors import StorageError
+from analytics_platform.core.failpoints import passing
 
 __all__ = ["fsync_directory", "fsync_file", "make_directories", "replace_file", "storage_errors", "write_file"]
 
@@ -62,7 +63,9 @@ def replace_file(temporary: Path, final: Path) -> None:
     """Publish `temporary` under `final`'s name in one step. Both are in the same directory or file system."""
     with storage_errors(f"Writing {final.name}"):
         fsync_file(temporary)
+        passing("durable.before_rename")
         temporary.replace(final)
+        passing("durable.before_directory_fsync")
         fsync_directory(final.parent)
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -30,12 +30,15 @@ from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import DecodedPartition, Lake
 from analytics_platform.core.partitions import partition_key, split_key, vendor_partitions
 from analytics_platform.core.progress import Progress
-from analytics_platform.core.quota import Ledger, spending
+from analytics_platform.core.quota_policy import spending
 from analytics_platform.core.resources import PlatformResource, VendorResource
 from analytics_platform.core.streams import Stream
 from analytics_platform.core.tables import Sensitivity, TableSpec
 from analytics_platform.core.vendor_checks import VendorCheck
 from analytics_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from analytics_platform.core.quota import Ledger
 
 __all__ = ["REFRESH_TAG", "REPLAY_TAG", "vendor_assets"]
 
@@ -194,7 +197,7 @@ def _fetch(
     stream: Stream,
     fetcher: Fetcher,
     vendor: VendorResource,
-    ledger: Ledger,
+    ledger: "Ledger",
     site: SiteContext,
     days: list[date],
 ) -> FetchOutcome:
@@ -213,7 +216,7 @@ def _fetch(
 
 
 def _remember_deferral(
-    ledger: Ledger, stream: Stream, site: SiteContext, outcome: FetchOutcome, days: list[date], fetcher: Fetcher
+    ledger: "Ledger", stream: Stream, site: SiteContext, outcome: FetchOutcome, days: list[date], fetcher: Fetcher
 ) -> None:
     if outcome.deferred is None:
         if outcome.error is None:

@@ -32,7 +32,6 @@ minute the commit is also synced to disk; shorter windows are over before a mach
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -41,7 +40,6 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -54,6 +52,20 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.errors import ConfigurationError, QuotaExhausted, StorageError, Where
+from analytics_platform.core.quota_policy import (
+    MICROSECONDS,
+    SYNCED_FROM_SECONDS,
+    Deferral,
+    QuotaPolicy,
+    Spending,
+    Spent,
+    Window,
+    WindowUsage,
+    account_key,
+    per_minute_windows,
+    spending,
+    spending_now,
+)
 
 __all__ = [
     "AccountMeter",
@@ -72,184 +84,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_US: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BUSY_SECONDS: Final = 30
 _LONGEST_TRUSTED_RETRY_AFTER_SECONDS: Final = 86_400.0
 _LONGEST_ESCALATION_SECONDS: Final = 3_600.0
 _KEEP_DAYS: Final = 400
-_SYNCED_FROM_SECONDS: Final = 60.0
-
-
-# ----------------------------------------------------------------------------------------------------------- values
-
-
-@dataclass(frozen=True)
-class Window:
-    """At most `limit` requests in any `seconds`; `guard_seconds` is added for the way to the vendor (module docs)."""
-
-    limit: int
-    seconds: float
-    guard_seconds: float = -1.0
-
-    def __post_init__(self) -> None:
-        if self.limit < 1 or not 0 < self.seconds < math.inf:
-            raise ConfigurationError(
-                f"a quota window of {self.limit} requests in {self.seconds} s cannot be used",
-                next_step="give a limit of at least 1 and a positive length (a vendor is switched off in sites.yaml).",
-            )
-        if self.guard_seconds < 0:
-            object.__setattr__(self, "guard_seconds", min(0.05 * self.seconds, 2.0))
-
-    @property
-    def span_us(self) -> int:
-        """The window as the ledger keeps it, guard included, in microseconds."""
-        return math.ceil((self.seconds + self.guard_seconds) * _US)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuotaPolicy:
-    """What one vendor account may spend.
-
-    Args:
-        account: from `account_key`.
-        windows: by method class. A class is an HTTP verb ("GET"), "any" (one bucket for all verbs) or "*" (each verb
-            not named has its own bucket of this size: Kameleoon).
-        reserve: requests of every window longer than a minute that a backfill leaves alone, for today's partitions.
-    """
-
-    account: str
-    windows: Mapping[str, tuple[Window, ...]]
-    reserve: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.windows or not all(self.windows.values()):
-            raise ConfigurationError(f"the quota policy of {self.account} names no window")
-        smallest = min((w.limit for w in self._all() if w.seconds > _SYNCED_FROM_SECONDS), default=self.reserve + 1)
-        if not 0 <= self.reserve < smallest:
-            raise ConfigurationError(
-                f"the quota reserve of {self.account} is {self.reserve} of {smallest} requests",
-                next_step="keep the reserve below the smallest limit, or a backfill could never run.",
-            )
-
-    def _all(self) -> Iterator[Window]:
-        for windows in self.windows.values():
-            yield from windows
-
-    @property
-    def vendor(self) -> str:
-        return self.account.partition(":")[0]
-
-    def method_class(self, method: str) -> str:
-        """The bucket an HTTP verb is counted in. Raises ConfigurationError for a verb the policy does not cover."""
-        verb = method.upper()
-        if verb in self.windows:
-            return verb
-        if "any" in self.windows:
-            return "any"
-        if "*" in self.windows:
-            return verb
-        raise ConfigurationError(f"no quota window covers {verb} requests of {self.vendor}")
-
-    def windows_for(self, method_class: str) -> tuple[Window, ...]:
-        return self.windows.get(method_class) or self.windows["*"]
-
-
-def per_minute_windows(ids: Mapping[str, str], default: int) -> dict[str, tuple[Window, ...]]:
-    """Windows of a vendor that publishes no limit: `requests_per_minute` of the site's block, else a polite default.
-
-    All verbs are one bucket; what a 429 teaches the ledger goes on top.
-
-    Raises:
-        ConfigurationError: not a whole number of at least 1.
-    """
-    stated = ids.get("requests_per_minute", str(default))
-    if not stated.isascii() or not stated.isdigit() or int(stated) < 1:
-        raise ConfigurationError(
-            f"requests_per_minute is {stated!r}.", "Give a whole number of at least 1 in sites.yaml."
-        )
-    return {"any": (Window(int(stated), 60.0),)}
-
-
-def account_key(vendor: str, scope: str) -> str:
-    """Name of a vendor account in the ledger: the vendor and a keyed 64-bit digest of what the vendor counts by.
-
-    `scope` is a client id, a token's value, a user name or an IP: two sites with the same credential share one account.
-    Only the digest is kept; it cannot be turned back into a token.
-    """
-    digest = hashlib.blake2b(
-        scope.encode(), digest_size=8, key=b"analytics_platform.quota", person=vendor.encode()[:16]
-    )
-    return f"{vendor}:{digest.hexdigest()}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spending:
-    """What requests are spent on, for the request log; `backfill` makes the policy's reserve untouchable."""
-
-    stream: str = ""
-    site: str = ""
-    run_id: str = ""
-    backfill: bool = False
-
-
-_spending: ContextVar[Spending | None] = ContextVar("analytics_platform_spending", default=None)
-
-
-@contextlib.contextmanager
-def spending(*, stream: str, site: str = "", run_id: str = "", backfill: bool = False) -> Iterator[None]:
-    """Label the requests of a `with` block. Threads started inside need `contextvars.copy_context().run`."""
-    token = _spending.set(Spending(stream=stream, site=site, run_id=run_id, backfill=backfill))
-    try:
-        yield
-    finally:
-        _spending.reset(token)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowUsage:
-    """One window on the status screen.
-
-    `next_slot_at` is when the next request may leave (None: now); `resets_at` when the window is empty again (None:
-    it is); `blocked_until` is set while a 429 is obeyed; `refused` counts 429 answers within the window.
-    """
-
-    account: str
-    method_class: str
-    limit: int
-    window_seconds: float
-    used: int
-    remaining: int
-    next_slot_at: datetime | None
-    resets_at: datetime | None
-    blocked_until: datetime | None
-    refused: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spent:
-    """Requests spent under one label."""
-
-    vendor: str
-    stream: str
-    site: str
-    endpoint: str
-    requests: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deferral:
-    """Work out of budget: both days inclusive, `resume_at` aware UTC."""
-
-    vendor: str
-    stream: str
-    site: str
-    first_day: date
-    last_day: date
-    resume_at: datetime
-    reason: str
-    landed_records: int
-    recorded_at: datetime
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -576,6 +415,10 @@ class Ledger:
             ledger._connect()
         return ledger
 
+    def meter(self, policy: QuotaPolicy, *, max_wait_seconds: float = 5.0) -> AccountMeter:
+        """What a vendor's client asks before each attempt; see `AccountMeter` for how long it may sleep."""
+        return AccountMeter(self, policy, max_wait_seconds=max_wait_seconds)
+
     def close(self) -> None:
         with self._lock:
             if self._engine is not None:
@@ -640,7 +483,7 @@ class Ledger:
             now_us, wall = self._now_us(), self._clock.now()
             leave_us = earliest_us(now_us, windows, facts)
             wait_us = leave_us - now_us
-            if wait_us > max_wait_seconds * _US:
+            if wait_us > max_wait_seconds * MICROSECONDS:
                 return wait_us, wall, facts.strikes, None
             stamped = row | {"ledger_us": leave_us, "sent_us": _to_us(wall) + wait_us}
             inserted = connection.execute(_INSERT_REQUEST, stamped).inserted_primary_key
@@ -648,7 +491,7 @@ class Ledger:
                 connection.execute(_INSERT_REQUEST, [stamped] * (cost - 1))
             return wait_us, wall, facts.strikes, (inserted[0] if inserted else 0) + cost - 1
 
-        synced = any(window.seconds > _SYNCED_FROM_SECONDS for window in windows)
+        synced = any(window.seconds > SYNCED_FROM_SECONDS for window in windows)
         wait_us, wall, strikes, last_row = self._run(decide, mode="durable" if synced else "quick")
         leave_at = wall + timedelta(microseconds=wait_us)
         if last_row is None:
@@ -658,7 +501,7 @@ class Ledger:
         if self._file is not None:
             self._file.note_last_row(last_row)
         if wait_us > 0:
-            self._clock.sleep(wait_us / _US)
+            self._clock.sleep(wait_us / MICROSECONDS)
             self._still_allowed(account, method_class, endpoint, windows)
         return leave_at
 
@@ -700,7 +543,7 @@ class Ledger:
                 self._struck.discard((account, method_class))
                 self._run(lambda c: self._update_bucket(c, account, method_class, strikes=0), mode="quick")
             return None
-        longest_seconds = max(window.span_us for window in windows) / _US
+        longest_seconds = max(window.span_us for window in windows) / MICROSECONDS
         trusted_seconds = max(_LONGEST_TRUSTED_RETRY_AFTER_SECONDS, longest_seconds)
 
         def block(connection: sa.Connection) -> int:
@@ -712,7 +555,7 @@ class Ledger:
             seconds = min(longest_seconds * 2**known.strikes, max(longest_seconds, _LONGEST_ESCALATION_SECONDS))
             if retry_after_seconds is not None and 0 < retry_after_seconds <= trusted_seconds:
                 seconds = retry_after_seconds
-            until_us = max(known.blocked_until_us, now_us + math.ceil(seconds * _US))
+            until_us = max(known.blocked_until_us, now_us + math.ceil(seconds * MICROSECONDS))
             strikes = min(known.strikes + new_episode, 20)
             self._update_bucket(connection, account, method_class, blocked_until_us=until_us, strikes=strikes)
             connection.execute(
@@ -1010,7 +853,7 @@ class Ledger:
     # ------------------------------------------------------------------------------------------------ time and database
 
     def _now_us(self) -> int:
-        return self._offset_us + math.floor(self._clock.monotonic() * _US)
+        return self._offset_us + math.floor(self._clock.monotonic() * MICROSECONDS)
 
     def _run(self, work: Callable[[sa.Connection], _T], *, mode: Literal["read", "quick", "durable"]) -> _T:
         """One transaction. `work` touches only the database, so that it may run again after the file was replaced."""
@@ -1103,14 +946,14 @@ class Ledger:
             ledger_id = str(uuid.uuid4())
             connection.execute(_ledger.insert(), {"ledger_id": ledger_id, "schema_version": 1, "created_us": wall_us})
         self._join_time_line(connection, wall_us)
-        too_old_us = self._now_us() - _KEEP_DAYS * 86_400 * _US
+        too_old_us = self._now_us() - _KEEP_DAYS * 86_400 * MICROSECONDS
         connection.execute(_requests.delete().where(_requests.c.ledger_us < too_old_us))
         connection.execute(_refusals.delete().where(_refusals.c.ledger_us < too_old_us))
         return str(ledger_id)
 
     def _join_time_line(self, connection: sa.Connection, wall_us: int) -> None:
         source = _time_source(self._clock)
-        monotonic_us = math.floor(self._clock.monotonic() * _US)
+        monotonic_us = math.floor(self._clock.monotonic() * MICROSECONDS)
         known = connection.execute(sa.select(_timelines.c.offset_us).where(_timelines.c.source == source)).scalar()
         if known is None:
             newest = connection.execute(
@@ -1160,7 +1003,7 @@ def _time_source(clock: Clock) -> str:
 
 def _offset(window: Window, *, cost: int, keep_free: int) -> int:
     """How many newest rows may stay inside the window when `cost` more join them."""
-    limit = window.limit - (keep_free if window.seconds > _SYNCED_FROM_SECONDS else 0)
+    limit = window.limit - (keep_free if window.seconds > SYNCED_FROM_SECONDS else 0)
     if not 1 <= cost <= limit:
         raise ConfigurationError(
             f"{cost} requests at once can never fit {limit} of {window.limit} requests in {window.seconds:g} s",
@@ -1249,7 +1092,7 @@ class AccountMeter:
     def acquire(self, *, method: str, endpoint: str) -> None:
         """Before every attempt. May sleep up to `max_wait_seconds`; raises QuotaExhausted, StorageError."""
         method_class = self.policy.method_class(method)
-        work = _spending.get() or self.work
+        work = spending_now() or self.work
         self.ledger.acquire(
             self.policy.account,
             method_class,

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -21,8 +21,10 @@ from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.errors import MissingCredentials, Where
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
-from analytics_platform.core.quota import Ledger
 from analytics_platform.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from analytics_platform.core.quota import Ledger
 
 __all__ = [
     "POLITE_WAIT_SECONDS",
@@ -46,6 +48,9 @@ def secret_variable(name: str) -> Any:  # str to the type checker, an EnvVar ref
 
 def open_ledger(settings: Settings, clock: Clock | None = None) -> Ledger:
     """The request ledger: the database named by the environment, else the home's SQLite file."""
+    # A database toolkit is a quarter of the time it takes to import the definitions, and they open no ledger.
+    from analytics_platform.core.quota import Ledger
+
     if settings.database_url:
         return Ledger.open(settings.database_url, clock or SystemClock())
     settings.home.ledger.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -159,7 +160,7 @@ class _Failures:
         elif raw["info"]["level"] == "error":
             self.other.append(_readable(str(raw["info"]["msg"])))
 
-    def describe(self, log: Path, first_day: date, last_day: date) -> str:
+    def describe(self, log: Path, first_day: date, last_day: date, *, last_lines: Iterable[str] = ()) -> str:
         """The failure for a tired person: which model or test, dbt's own reason, where the rest is."""
         lines = [f"dbt build of {first_day} … {last_day} failed."]
         named = list(self.messages.items())
@@ -167,7 +168,7 @@ class _Failures:
         if len(named) > _SHOWN_FAILURES:
             lines.append(f"- and {len(named) - _SHOWN_FAILURES} more")
         if not named:
-            lines += [f"- {text}" for text in self.other[:_SHOWN_FAILURES]] or ["- dbt gave no reason"]
+            lines += [f"- {text}" for text in self.other[:_SHOWN_FAILURES] or last_lines]
         if self.skipped:
             lines.append(f"{self.skipped} downstream were skipped.")
         lines.append(f"What is published stays as it was. All of it: {log}")
@@ -182,7 +183,10 @@ def _title(node: Mapping[str, Any]) -> str:
 
 def _readable(message: str) -> str:
     """DuckDB's or dbt's words in one line, without the values a conversion error quotes."""
-    text = " ".join(line.strip() for line in redact(message).splitlines() if line.strip())
+    lines = [line.strip() for line in redact(message).splitlines() if line.strip()]
+    # The first line repeats the node, what follows "LINE" is a picture of the SQL.
+    kept = [line for line in lines if not line.startswith(("Runtime Error in", "Database Error in", "^"))]
+    text = " ".join(line for line in kept or lines if not line.startswith("LINE "))
     if "Conversion Error" in text or "Could not convert" in text:
         text = _QUOTED_VALUE.sub("…", text)
     return text[:400]
@@ -211,7 +215,8 @@ def _run_dbt(
         # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
         invocation.context = context
 
-        with redirect_stdout(_LogLines(context.log.info)):
+        lines = _LogLines(context.log.info)
+        with redirect_stdout(lines):
             for event in invocation.stream_raw_events():
                 failures.add(event.raw_event)
                 outcome.events += event.to_default_asset_events(
@@ -221,7 +226,7 @@ def _run_dbt(
                     target_path=invocation.target_path,
                 )
     if invocation.process.wait() != 0:
-        outcome.failure = failures.describe(target / "dbt.log", *window)
+        outcome.failure = failures.describe(target / "dbt.log", *window, last_lines=lines.last)
         outcome.metadata = {
             "dbt_log": dg.MetadataValue.path(str(target / "dbt.log")),
             "failed": sorted(failures.messages),
@@ -240,7 +245,7 @@ def _arguments(context: dg.AssetExecutionContext, manifest: Manifest, window: tu
         tests = [node for node in manifest.tests.values() if node["name"] in checks]
         # Exactly what was asked: dbt's own indirect selection would add tests that read unselected relations.
         names = [".".join(node["fqn"]) for node in (*nodes, *tests)]
-        arguments += ["--indirect-selection", "empty", "--select", *names]
+        arguments += ["--indirect-selection", "empty", "--select", " ".join(names)]
     return arguments
 
 
@@ -304,12 +309,14 @@ class _LogLines(io.TextIOBase):
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._rest = ""
+        self.last: deque[str] = deque(maxlen=_SHOWN_FAILURES)
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             if line.strip():
-                self._log(redact(line.rstrip()))
+                self.last.append(redact(line.strip()))
+                self._log(self.last[-1])
         return len(text)
 
 
@@ -356,7 +363,8 @@ def _published(manifest: Manifest) -> dg.AssetsDefinition:
         deps=[dg.AssetKey(relation_name(node)) for node in manifest.marts()],
         description=(
             "The newest immutable snapshot of the marts: one read-only DuckDB file and the same rows as Parquet, "
-            "behind one atomic pointer. Notebooks and BI read only this, so a run never blocks a reader and a reader never blocks a run."
+            "behind one atomic pointer. Notebooks and BI read only this, so a run never blocks a reader and a reader "
+            "never blocks a run."
         ),
         group_name="published",
         kinds={"duckdb", "parquet"},

@@ -12,7 +12,6 @@ deleted model old.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from filelock import FileLock
 
 from analytics_platform.core.durable import replace_file, storage_errors, write_file
@@ -65,7 +65,7 @@ def load_manifest(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> Ma
 
 @lru_cache(maxsize=4)
 def _parsed(path: Path, modified_ns: int) -> Mapping[str, Any]:
-    manifest: Mapping[str, Any] = json.loads(path.read_bytes())
+    manifest: Mapping[str, Any] = msgspec.json.decode(path.read_bytes())
     return manifest
 
 

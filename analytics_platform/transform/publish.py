@@ -399,7 +399,8 @@ def _describe(
     connection.execute(
         "CREATE SCHEMA snapshot._platform; CREATE TABLE snapshot._platform.relations (name VARCHAR, kind VARCHAR, "
         "description VARCHAR, day_column VARCHAR, row_count BIGINT, sql VARCHAR); "
-        "CREATE TABLE snapshot._platform.columns (relation VARCHAR, position INTEGER, name VARCHAR, type VARCHAR, description VARCHAR)"
+        "CREATE TABLE snapshot._platform.columns "
+        "(relation VARCHAR, position INTEGER, name VARCHAR, type VARCHAR, description VARCHAR)"
     )
     relations = []
     descriptions = []
@@ -419,7 +420,8 @@ def _describe(
         connection.executemany("INSERT INTO described VALUES (?, ?, ?)", descriptions)
     connection.execute(
         "INSERT INTO snapshot._platform.columns "
-        "SELECT c.table_name, c.column_index, c.column_name, c.data_type, d.description FROM duckdb_columns() c JOIN snapshot._platform.relations r ON r.name = c.table_name LEFT JOIN described d "
+        "SELECT c.table_name, c.column_index, c.column_name, c.data_type, d.description FROM duckdb_columns() c "
+        "JOIN snapshot._platform.relations r ON r.name = c.table_name LEFT JOIN described d "
         "ON d.relation = c.table_name AND d.name = c.column_name "
         "WHERE c.database_name = current_database() AND c.schema_name = 'main' ORDER BY c.table_name, c.column_index"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,22 +63,20 @@ def warehouse_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnecti
     Raises:
         StorageError: another process has the file; its process id is in DuckDB's words.
     """
-    settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
-    # The resource's own context manager does not close on an exception, so it is closed here.
     with storage_errors("Opening the warehouse"):
-        context = warehouse_resource(settings).get_connection()
+        settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
         try:
-            connection = context.__enter__()
+            connection = stack.enter_context(warehouse_resource(settings).get_connection())
         except duckdb.IOException as error:
             raise StorageError(
                 f"The warehouse is in use: {str(error).splitlines()[0]}",
-                "Notebooks and BI tools read the published snapshot (Catalog.open()), never this file. Close what has it.",
+                "Close what has it open: notebooks and BI tools read the published snapshot (Catalog.open()).",
             ) from None
-    try:
+        # The resource's own context manager does not close when its body raises.
+        stack.callback(connection.close)
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
-    finally:
-        connection.close()
 
 
 @contextmanager

@@ -257,7 +257,7 @@ def test_replay_decodes_again_and_asks_nothing(rig: Rig) -> None:
     assert path.read_bytes() == before
 
 
-# --------------------------------------------------------------------------------------------------------- out of quota
+# -------------------------------------------------------------------------------------------------------- out of quota
 
 
 def quota_spent() -> QuotaExhausted:
@@ -309,7 +309,7 @@ def test_pages_that_waited_for_quota_do_not_make_a_day_final(rig: Rig) -> None:
     assert (outcome.provisional, rig.last_requests, rig.versions(stream, today)) == (set(), 3, [2, 2, 2])
 
 
-# ------------------------------------------------------------------------------------------------------------- failures
+# ------------------------------------------------------------------------------------------------------------ failures
 
 
 @pytest.mark.parametrize(
@@ -359,8 +359,11 @@ def test_a_corrupt_page_fails_its_own_day_only(rig: Rig) -> None:
 def test_a_day_whose_tables_did_not_all_decode_is_not_done(rig: Rig) -> None:
     strict = table()
     lenient = table(
-        "ids", columns=(Column(name="id", type="BIGINT", description="Id."),), key=("id",), wire={**strict.wire, "version": "VARCHAR"}
-    )  # fmt: skip
+        "ids",
+        columns=(Column(name="id", type="BIGINT", description="Id."),),
+        key=("id",),
+        wire={**strict.wire, "version": "VARCHAR"},
+    )
     stream = rig.stream(tables=(lenient, strict))
     rig.vendor.bad_days = {days(3)[2]}
     outcome = rig.run(stream, days(3))
@@ -385,7 +388,7 @@ def test_an_unreadable_seal_is_an_outcome_not_a_crash(rig: Rig) -> None:
     assert rig.last_requests == 0
 
 
-# ----------------------------------------------------------------------------------------------------------- two at once
+# --------------------------------------------------------------------------------------------------------- two at once
 
 
 def test_two_runs_of_one_day_pay_once(rig: Rig) -> None:
@@ -425,7 +428,7 @@ def test_days_are_looked_at_again_under_the_lock(rig: Rig, monkeypatch: pytest.M
     assert (outcome.done_days, outcome.requests, len(rig.vendor.asked)) == (days(2), 0, 6)
 
 
-# -------------------------------------------------------------------------------------------------------- how it is asked
+# ----------------------------------------------------------------------------------------------------- how it is asked
 
 
 def test_a_range_is_asked_once_a_contiguous_run_and_split_into_days(rig: Rig) -> None:

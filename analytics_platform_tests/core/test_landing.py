@@ -144,7 +144,7 @@ def test_foreign_folders_and_files_are_ignored(landing: Landing) -> None:
     assert len(batches(landing)) == 1
 
 
-# ------------------------------------------------------------------------------------------------------------ torn tail
+# ----------------------------------------------------------------------------------------------------------- torn tail
 
 
 def _cut_everywhere(landing: Landing, name: str) -> Iterator[tuple[int, Path]]:
@@ -200,7 +200,7 @@ def test_a_torn_tail_never_yields_a_wrong_page(
     assert bodies(batches(landing)[0]) == [*content[:kept], b"next"]
 
 
-# ------------------------------------------------------------------------------------------------------------ corruption
+# ---------------------------------------------------------------------------------------------------------- corruption
 
 
 def _flip(path: Path, at: int) -> None:
@@ -266,7 +266,7 @@ def test_a_message_names_the_place_and_no_identity(landing: Landing) -> None:
         assert part in str(caught.value)
 
 
-# --------------------------------------------------------------------------------------------------------------- locking
+# ------------------------------------------------------------------------------------------------------------- locking
 
 HOLD = """
     import sys, time
@@ -308,7 +308,7 @@ def test_the_lock_is_not_reentrant_and_freed_by_an_error(landing: Landing) -> No
         pass
 
 
-# ------------------------------------------------------------------------------------------------------------ durability
+# ---------------------------------------------------------------------------------------------------------- durability
 
 
 class Trace:

@@ -1,11 +1,12 @@
 """A warehouse, a manifest and a lake small enough to know by heart, without dbt.
 
-Belongs here: what the publish and catalog tests share. Does not belong here: anything dbt makes (test_assets runs the real project).
+Belongs here: what the publish and catalog tests share. Does not belong here: anything dbt makes (test_assets runs the
+real project).
 """
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,12 @@ def _model(name: str, layer: str, columns: dict[str, str], day: str | None = Non
 
 def manifest() -> Manifest:
     nodes = [
-        _model("fct_sessions", "marts", {"session_key": "Key; it's unique.", "page_count": "Pages."}, "session_date_local"),
+        _model(
+            "fct_sessions",
+            "marts",
+            {"session_key": "Key; it's unique.", "page_count": "Pages."},
+            "session_date_local",
+        ),
         _model("dim_vendor", "marts", {"vendor": "Vendor key."}),
         _model("stg_smartlook__sessions", "staging", {"session_id": "Id."}),
     ]
@@ -68,9 +74,9 @@ def build_warehouse(settings: Settings, *, sessions: int = 6) -> None:
         connection.execute("CREATE OR REPLACE TABLE dim_vendor AS SELECT 'smartlook' AS vendor")
         connection.execute("CREATE TABLE IF NOT EXISTS int_secret AS SELECT 1 AS x")
         connection.execute(
-            "CREATE OR REPLACE VIEW stg_smartlook__sessions AS (SELECT session_id, site AS site_key, day AS partition_date "
-            f"FROM read_parquet('{lake}/smartlook/sessions/site=*/day=*/part.parquet', hive_partitioning = true, "
-            "hive_types = {'site': VARCHAR, 'day': DATE}, union_by_name = true) WHERE site <> '_anchor')"
+            "CREATE OR REPLACE VIEW stg_smartlook__sessions AS (SELECT session_id, site AS site_key, "
+            f"day AS partition_date FROM read_parquet('{lake}/smartlook/sessions/site=*/day=*/part.parquet', "
+            "hive_partitioning = true, hive_types = {'site': VARCHAR, 'day': DATE}, union_by_name = true) WHERE site <> '_anchor')"
         )
 
 
@@ -87,7 +93,7 @@ def write_partition(settings: Settings, site: str, day: date, ids: list[str]) ->
             connection.execute(
                 "INSERT INTO t (session_id, email, page_count, started_at, _site, _day, _landed_at, _run_id) "
                 "VALUES (?, 'canary@example.org', ?, ?, ?, ?, ?, 'r')",
-                [session_id, number, datetime(day.year, day.month, day.day, 10), site, day, datetime(2026, 11, 2)],
+                [session_id, number, f"{day} 10:00:00", site, day, "2026-11-02 00:00:00"],
             )
         connection.execute(f"COPY t TO '{path}' (FORMAT parquet)")
     return path

@@ -73,9 +73,16 @@ def test_a_version_holds_the_marts_and_nothing_else(settings: Settings) -> None:
     assert made.version == 1 == published_version(settings)
     assert made.row_counts == {"fct_sessions": 6, "dim_vendor": 1}
     with duckdb.connect(str(made.database), read_only=True) as connection:
-        tables = {n for (n,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'").fetchall()}
+        tables = {
+            n
+            for (n,) in connection.execute(
+                "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'"
+            ).fetchall()
+        }
         views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-        comments = connection.execute("SELECT comment FROM duckdb_columns() WHERE column_name = 'session_key'").fetchall()
+        comments = connection.execute(
+            "SELECT comment FROM duckdb_columns() WHERE column_name = 'session_key'"
+        ).fetchall()
     assert tables == {"fct_sessions", "dim_vendor"}
     assert views == []
     assert comments == [("Key; it's unique.",)]
@@ -83,7 +90,9 @@ def test_a_version_holds_the_marts_and_nothing_else(settings: Settings) -> None:
 
 def test_published_files_are_read_only_and_readable_by_duckdb_1_5(settings: Settings) -> None:
     made = publish(settings, manifest=manifest())
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in made.path.rglob("*") if path.suffix in (".duckdb", ".parquet")}
+    modes = {
+        stat.S_IMODE(path.stat().st_mode) for path in made.path.rglob("*") if path.suffix in (".duckdb", ".parquet")
+    }
     assert modes == {0o444}
     with duckdb.connect(str(made.database), read_only=True) as connection:
         (tags,) = connection.execute("SELECT tags FROM duckdb_databases() WHERE NOT internal").fetchall()[0]
@@ -98,7 +107,9 @@ def test_parquet_has_the_same_rows_by_month(settings: Settings) -> None:
         "fct_sessions/month=2026-10/part.parquet",
         "fct_sessions/month=2026-11/part.parquet",
     ]
-    rows = duckdb.sql(f"SELECT count(*), count(DISTINCT session_key) FROM '{made.path}/fct_sessions/*/*.parquet'").fetchall()
+    rows = duckdb.sql(
+        f"SELECT count(*), count(DISTINCT session_key) FROM '{made.path}/fct_sessions/*/*.parquet'"
+    ).fetchall()
     assert rows == [(6, 6)]
 
 
@@ -106,13 +117,16 @@ def test_an_empty_mart_is_published_with_its_schema(settings: Settings) -> None:
     build_warehouse(settings, sessions=0)
     made = publish(settings, manifest=manifest())
     assert [path.parent.name for path in made.path.glob("fct_sessions/*/*.parquet")] == ["month=none"]
-    assert list(Catalog.open(settings.home.root).read("fct_sessions").columns)[0] == "session_key"
+    assert next(iter(Catalog.open(settings.home.root).read("fct_sessions").columns)) == "session_key"
 
 
 def test_erased_rows_leave_no_byte_in_a_version(settings: Settings) -> None:
     canary = "erase-me-" * 8
     with warehouse_connection(settings) as connection:
-        connection.execute("INSERT INTO fct_sessions BY NAME SELECT ? AS session_key, DATE '2026-10-30' AS session_date_local", [canary])
+        connection.execute(
+            "INSERT INTO fct_sessions BY NAME SELECT ? AS session_key, DATE '2026-10-30' AS session_date_local",
+            [canary],
+        )
     assert publish(settings, manifest=manifest()).row_counts["fct_sessions"] == 7
     with warehouse_connection(settings) as connection:
         connection.execute("DELETE FROM fct_sessions WHERE session_key = ?", [canary])
@@ -152,7 +166,9 @@ def test_killed_anywhere_readers_see_a_whole_version(settings: Settings, failpoi
     assert left == {f"v={number}" for number in versions(settings.home)}
 
 
-def test_the_failpoints_tested_are_all_there_are(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_failpoints_tested_are_all_there_are(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace = tmp_path / "trace"
     monkeypatch.setenv("ANALYTICS_PLATFORM_FAILPOINT_TRACE", str(trace))
     publish(settings, manifest=manifest())

@@ -3,7 +3,7 @@
 Belongs here: named checks on one table's frame. Does not belong here: keys, types, ranges, row floors and drift, which
 follow from the table's declaration (`core.checks`).
 
-Source: MARTS §2 (a visit is rejected beyond 120 minutes) and §3.3; contract Kameleoon B4 (a visitor's visits, 25 at most).
+Source: MARTS §2 (a visit is rejected beyond 120 minutes) and §3.3; contract Kameleoon B5 (a visitor's last 25 visits).
 """
 
 from __future__ import annotations

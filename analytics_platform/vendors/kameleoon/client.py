@@ -25,7 +25,7 @@ from analytics_platform.core.clock import SYSTEM_CLOCK, Clock
 from analytics_platform.core.errors import ConfigurationError, MalformedResponse, Where
 from analytics_platform.core.http import HttpClient, HttpLimits, Meter, NullMeter, Response
 from analytics_platform.core.paging import Page, single_page
-from analytics_platform.core.quota import Window
+from analytics_platform.core.quota_policy import Window
 from analytics_platform.vendors.kameleoon.tables import MAX_PREVIOUS_VISITS
 
 __all__ = [

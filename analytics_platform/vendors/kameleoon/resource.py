@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key
+from analytics_platform.core.quota_policy import QuotaPolicy, account_key
 from analytics_platform.core.resources import VendorResource, secret_variable
 from analytics_platform.vendors.kameleoon.client import (
     DEFAULT_AUTH_URL,
@@ -22,6 +22,9 @@ from analytics_platform.vendors.kameleoon.client import (
     KameleoonClient,
     quota_windows,
 )
+
+if TYPE_CHECKING:
+    from analytics_platform.core.quota import Ledger
 
 __all__ = ["RESOURCE", "KameleoonResource"]
 
@@ -69,7 +72,7 @@ class KameleoonResource(VendorResource):
             client_secret=SecretStr(self.client_secret) if is_authenticated else None,
             base_url=self.base_url,
             auth_url=self.auth_url,
-            meter=AccountMeter(ledger, policy),
+            meter=ledger.meter(policy),
         )
 
 

@@ -26,8 +26,8 @@ MAX_PREVIOUS_VISITS: Final = 25
 """Past visits in one answer: the most the vendor's own SDK asks for; there is no paging behind them."""
 
 _MILLISECONDS_FLOOR: Final = 100_000_000_000
-"""1973-03-03 in milliseconds; as seconds it is the year 5138, so a smaller value is in seconds. Low enough for a replayed
-log of the nineties."""
+"""1973-03-03 in milliseconds; as seconds it is the year 5138, so a smaller value is in seconds. Low enough for a
+replayed log of the nineties."""
 
 
 def _instant(field: str) -> str:

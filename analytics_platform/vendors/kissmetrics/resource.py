@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key, per_minute_windows
+from analytics_platform.core.quota_policy import QuotaPolicy, account_key, per_minute_windows
 from analytics_platform.core.resources import POLITE_WAIT_SECONDS, VendorResource, secret_variable
 from analytics_platform.vendors.kissmetrics.client import DEFAULT_BASE_URL, KissmetricsClient
 from analytics_platform.vendors.kissmetrics.streams import DEFAULT_REQUESTS_PER_MINUTE
+
+if TYPE_CHECKING:
+    from analytics_platform.core.quota import Ledger
 
 __all__ = ["RESOURCE", "KissmetricsResource"]
 
@@ -52,7 +55,7 @@ class KissmetricsResource(VendorResource):
         return KissmetricsClient.connect(
             token=SecretStr(self.api_token),
             base_url=self.base_url,
-            meter=AccountMeter(ledger, policy, max_wait_seconds=POLITE_WAIT_SECONDS),
+            meter=ledger.meter(policy, max_wait_seconds=POLITE_WAIT_SECONDS),
         )
 
 

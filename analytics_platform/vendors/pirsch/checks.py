@@ -177,7 +177,7 @@ CHECKS: Final[Sequence[VendorCheck]] = (
     VendorCheck(
         table="breakdowns",
         name="country_is_iso3166",
-        description="The document's field is country, the wire's is country_code: an ISO 3166-1 code in lower case.",
+        description="The document shows a field country, the wire's country_code holds ISO 3166-1 in lower case.",
         blocking=False,
         run=_country_is_iso3166,
     ),

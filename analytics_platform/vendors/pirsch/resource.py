@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key, per_minute_windows
+from analytics_platform.core.quota_policy import QuotaPolicy, account_key, per_minute_windows
 from analytics_platform.core.resources import POLITE_WAIT_SECONDS, VendorResource, secret_variable
 from analytics_platform.vendors.pirsch.client import (
     DEFAULT_BASE_URL,
@@ -21,6 +21,9 @@ from analytics_platform.vendors.pirsch.client import (
     VENDOR,
     PirschClient,
 )
+
+if TYPE_CHECKING:
+    from analytics_platform.core.quota import Ledger
 
 __all__ = ["RESOURCE", "PirschResource"]
 
@@ -59,7 +62,7 @@ class PirschResource(VendorResource):
             client_id=SecretStr(self.client_id),
             client_secret=SecretStr(self.client_secret),
             base_url=self.base_url,
-            meter=AccountMeter(ledger, policy, max_wait_seconds=POLITE_WAIT_SECONDS),
+            meter=ledger.meter(policy, max_wait_seconds=POLITE_WAIT_SECONDS),
         )
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import SecretStr
 
 from analytics_platform.core.errors import ConfigurationError
-from analytics_platform.core.quota import AccountMeter, Ledger, QuotaPolicy, account_key
+from analytics_platform.core.quota_policy import QuotaPolicy, account_key
 from analytics_platform.core.resources import VendorResource, secret_variable
 from analytics_platform.vendors.smartlook.client import SmartlookClient
 from analytics_platform.vendors.smartlook.streams import quota_windows
+
+if TYPE_CHECKING:
+    from analytics_platform.core.quota import Ledger
 
 __all__ = ["RESOURCE", "SmartlookResource"]
 
@@ -53,7 +56,7 @@ class SmartlookResource(VendorResource):
             base_url=self.base_url or _region_url(ids),
             token=SecretStr(token),
             variable=self._variable(ids),
-            meter=AccountMeter(ledger, policy),
+            meter=ledger.meter(policy),
         )
 
     def _variable(self, ids: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError, CursorExpired, MalformedResponse, NotFound, Where
 from analytics_platform.core.paging import Page
-from analytics_platform.core.quota import Window
+from analytics_platform.core.quota_policy import Window
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.strict_json import parse
 from analytics_platform.vendors.smartlook.client import Filter, SmartlookClient

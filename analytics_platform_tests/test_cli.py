@@ -1,0 +1,175 @@
+"""The command, as a person runs it: a process of its own, its exit code, what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from analytics_platform.cli import app
+
+pytestmark = pytest.mark.xdist_group("dbt")
+
+_PLATFORM_VARIABLES = (
+    "ANALYTICS_PLATFORM_",
+    "SMARTLOOK_",
+    "INSPECTLET_",
+    "PIRSCH_",
+    "KAMELEOON_",
+    "KISSMETRICS_",
+    "DAGSTER_",
+)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A person's shell with one home."""
+
+    home: Path
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLATFORM_VARIABLES) or "GUARD" in k}
+        return subprocess.run(
+            [sys.executable, "-m", "analytics_platform.cli", *arguments],
+            env={**inherited, "ANALYTICS_PLATFORM_HOME": str(self.home), **environment},
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, subprocess.CompletedProcess[str]]:
+    """The demo over two days instead of twenty-eight, run once."""
+    home = tmp_path_factory.mktemp("demo")
+    (home / "demo.json").write_text('{"seed": 7, "first_day": "2026-10-05", "days": 2}', encoding="utf-8")
+    shell = Shell(home)
+    return shell, shell.run("demo")
+
+
+def test_the_demo_ends_well_and_says_what_to_do_next(
+    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
+) -> None:
+    _, done = demonstrated
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.rstrip().splitlines()[-1].strip().startswith("Catalog.open().read(")
+    for vendor in ("smartlook", "inspectlet", "pirsch", "kameleoon", "kissmetrics"):
+        assert f"done      {vendor}" in done.stdout
+
+
+def test_the_demo_again_spends_no_request(demonstrated: tuple[Shell, subprocess.CompletedProcess[str]]) -> None:
+    shell, _ = demonstrated
+    report = shell.json("demo")
+    assert {result["state"] for result in report["vendors"]} == {"complete"}
+    assert sum(result["requests"] for result in report["vendors"]) == 0
+    assert report["marts_message"] == "nothing new since the last publish"
+
+
+def test_status_quota_and_sql_answer_without_the_sandbox(
+    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
+) -> None:
+    shell, _ = demonstrated
+    status = shell.json("status")
+    assert {(row["vendor"], row["complete_days"]) for row in status["vendors"] if row["vendor"] == "pirsch"} == {
+        ("pirsch", 2)
+    }
+    assert status["published_version"] == 1
+    quota = shell.json("quota")
+    assert {row["account"].partition(":")[0] for row in quota["windows"]} >= {"smartlook", "pirsch", "kameleoon"}
+    assert all(row["used"] <= row["limit"] for row in quota["windows"])
+    [counted] = shell.json("sql", "SELECT count(DISTINCT vendor) AS vendors FROM fct_daily_traffic")
+    assert counted == {"vendors": 5}
+
+
+def test_replaying_the_landing_costs_no_request(demonstrated: tuple[Shell, subprocess.CompletedProcess[str]]) -> None:
+    shell, _ = demonstrated
+    days = ("--from", "2026-10-05", "--to", "2026-10-06")
+    results = shell.json("replay-landing", *days, "--vendor", "inspectlet", "--site", "shop")
+    [result] = results
+    assert (result["state"], result["requests"]) == ("done", 0)
+    assert result["partitions"] == 6
+
+
+def test_a_vendor_without_credentials_is_off_and_named(
+    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
+) -> None:
+    shell, _ = demonstrated
+    findings = shell.json("doctor")
+    pirsch = [f for f in findings if f["subject"] == "pirsch shop"]
+    assert [f["ok"] for f in pirsch] == [False]
+    assert "PIRSCH_CLIENT_ID, PIRSCH_CLIENT_SECRET" in pirsch[0]["text"]
+    done = shell.run("run", "--from", "2026-10-07", "--to", "2026-10-07", "--vendor", "pirsch", "--no-marts")
+    assert done.returncode == 0
+    assert "PIRSCH_CLIENT_ID, PIRSCH_CLIENT_SECRET not set" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(("run", "--from", "2026-13-01", "--to", "2026-10-01"), "not a day", id="no day"),
+        pytest.param(("run", "--from", "2026-10-02", "--to", "2026-10-01"), "before", id="backwards"),
+        pytest.param(
+            ("run", "--from", "2026-10-01", "--to", "2026-10-01", "--vendor", "matomo"), "no vendor", id="vendor"
+        ),
+        pytest.param(("no-such-verb",), "No such command", id="verb"),
+    ],
+)
+def test_misuse_is_exit_code_2(
+    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(demonstrated[0].home))
+    monkeypatch.delenv("ANALYTICS_PLATFORM_CONFIG", raising=False)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert says in " ".join(done.stderr.split())
+
+
+def test_a_broken_config_is_one_paragraph(tmp_path: Path) -> None:
+    config = tmp_path / "sites.yaml"
+    config.write_text("sites:\n  - {key: Shop!, start_date: soon}\n", encoding="utf-8")
+    done = Shell(tmp_path).run("status", ANALYTICS_PLATFORM_CONFIG=str(config))
+    assert done.returncode == 1
+    assert "ConfigurationError" in done.stderr
+    assert "[a-z0-9][a-z0-9_-]*" in done.stderr
+    assert "start_date" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_demo_refuses_a_home_with_real_sites(tmp_path: Path) -> None:
+    (tmp_path / "sites.yaml").write_text("sites: []\n", encoding="utf-8")
+    done = Shell(tmp_path).run("demo")
+    assert done.returncode == 1
+    assert "ANALYTICS_PLATFORM_HOME" in done.stderr
+    assert (tmp_path / "sites.yaml").read_text(encoding="utf-8") == "sites: []\n"
+
+
+VERBS = ("demo", "run", "sandbox", "ui", "doctor", "status", "quota", "replay-landing", "sql")
+
+
+def test_help_lists_every_verb() -> None:
+    listed = CliRunner().invoke(app, ["--help"]).stdout
+    assert [verb for verb in VERBS if verb not in listed] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verbs_help_has_an_example_to_copy(verb: str) -> None:
+    text = CliRunner().invoke(app, [verb, "--help"]).stdout
+    assert f"Example: analytics-platform {verb}" in " ".join(text.split())
