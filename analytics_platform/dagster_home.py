@@ -69,6 +69,8 @@ def prepare_dagster_home(settings: Settings) -> None:
     os.environ["DAGSTER_HOME"] = str(home)
     # `telemetry: enabled: false` does not stop the daemon from posting what lies in DAGSTER_HOME/logs; this does.
     os.environ["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+    # A range of days ends in hundreds of materialisations at once: record them in one transaction, not one by one.
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
     # Step code imports numpy and pandas; more threads than cores only fight each other.
     os.environ.setdefault("OMP_NUM_THREADS", "2")
 

@@ -189,6 +189,9 @@ def _read_sites(path: Path) -> tuple[Site, ...]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return tuple(_SitesFile.model_validate(content).sites)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "cannot be read"
+        raise ConfigurationError(f"{path} {reason}.", "Compare it with sites.example.yaml.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is not YAML: {error}", "Compare it with sites.example.yaml.") from error
     except ValidationError as error:

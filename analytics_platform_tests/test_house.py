@@ -13,9 +13,10 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +40,42 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE_WITH_DAGSTER = {"automation.py", "ingest.py", "partitions.py", "resources.py"}
 
 
-def _named(paths: list[Path]) -> list[object]:
-    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
+Rule = Callable[[Path], None]
 
 
-every_module = pytest.mark.parametrize("path", _named(MODULES))
+def holds_for(paths: Iterable[Path]) -> Callable[[Rule], Any]:
+    """One test a rule: it names every file that breaks it. The rule itself stays reachable as `.rule`."""
+    chosen = tuple(paths)
+
+    def decorate(rule: Rule) -> Any:
+        def test() -> None:
+            broken = {place(path): fault for path in chosen if (fault := fault_of(rule, path))}
+            assert not broken
+
+        found: Any = test
+        found.__name__, found.__doc__, found.rule = rule.__name__, rule.__doc__, rule
+        return found
+
+    return decorate
+
+
+def fault_of(rule: Rule, path: Path) -> str:
+    """What the rule has against the file, "" if nothing."""
+    try:
+        rule(path)
+    except AssertionError as error:
+        return str(error).partition("\n")[0] or "broken"
+    return ""
+
+
+def place(path: Path) -> str:
+    """Where a module is in the package; its bare name elsewhere."""
+    return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else path.name
+
+
+every_module = holds_for(MODULES)
+of_core = holds_for(sorted((PACKAGE / "core").glob("*.py")))
+of_sandbox = holds_for(sorted((PACKAGE / "sandbox").glob("*.py")))
 
 
 @cache
@@ -118,20 +150,20 @@ def test_client_tables_streams_and_checks_know_no_dagster(folder: Path, part: st
     )
 
 
-@pytest.mark.parametrize("path", _named(sorted((PACKAGE / "core").glob("*.py"))))
+@of_core
 def test_core_knows_dagster_only_where_partitions_become_assets(path: Path) -> None:
     if path.name not in CORE_WITH_DAGSTER:
         assert not imports_any_of(path, "dagster", "dagster_dbt")
 
 
-@pytest.mark.parametrize("path", _named(sorted((PACKAGE / "core").glob("*.py"))))
+@of_core
 def test_core_is_imported_by_all_and_imports_only_settings(path: Path) -> None:
     ours = imports_any_of(path, "analytics_platform")
     allowed = ("analytics_platform.core", "analytics_platform.settings")
     assert not [name for name in ours if not name.startswith(allowed)]
 
 
-@pytest.mark.parametrize("path", _named(sorted((PACKAGE / "sandbox").glob("*.py"))))
+@of_sandbox
 def test_the_sandbox_shares_nothing_with_what_it_tests(path: Path) -> None:
     """A mistake that client and sandbox shared would be found by nobody."""
     ours = imports_any_of(path, "analytics_platform")
@@ -169,7 +201,7 @@ KNOWS_NO_VENDOR = [
 ]
 
 
-@pytest.mark.parametrize("path", _named(KNOWS_NO_VENDOR))
+@holds_for(KNOWS_NO_VENDOR)
 def test_code_for_all_vendors_names_none(path: Path) -> None:
     """Its documentation may say which vendor taught a rule; its code may not turn on a name."""
     said = [word for word in words(path) for vendor in VENDORS if vendor in word.lower()]
@@ -184,25 +216,23 @@ def test_code_for_all_vendors_names_none(path: Path) -> None:
 
 @every_module
 def test_one_place_talks_http(path: Path) -> None:
-    place = path.relative_to(PACKAGE).as_posix()
-    if place not in ("core/http.py", "core/wire.py", "core/origin.py"):
+    """The UI's front door is no vendor: it asks its own webserver on loopback."""
+    if place(path) not in ("core/http.py", "core/wire.py", "core/origin.py") and not place(path).startswith("ui/"):
         assert not imports_any_of(path, "httpx", "httpcore", "requests", "urllib.request", "urllib3", "http.client")
 
 
 @every_module
 def test_one_place_writes_parquet_for_each_of_lake_and_snapshot(path: Path) -> None:
-    place = path.relative_to(PACKAGE).as_posix()
     writes = [
         word for word in words(path) if re.search(r"\bCOPY\b.*\bTO\b|FORMAT parquet|^to_parquet$|write_table", word)
     ]
-    if place not in ("core/lake.py", "transform/publish.py"):
+    if place(path) not in ("core/lake.py", "transform/publish.py"):
         assert not writes
 
 
 @every_module
 def test_only_the_clock_sleeps_for_vendors_and_only_the_ui_for_processes(path: Path) -> None:
-    place = path.relative_to(PACKAGE).as_posix()
-    if place != "core/clock.py" and not place.startswith("ui/"):
+    if place(path) != "core/clock.py" and not place(path).startswith("ui/"):
         assert not [name for name, _ in calls(path) if name in ("time.sleep", "sleep")]
 
 
@@ -272,7 +302,7 @@ def _exported(module: ast.Module) -> set[str]:
 
 
 @every_module
-def test_what_is_exported_exists_and_is_in_order(path: Path) -> None:
+def test_what_is_exported_exists(path: Path) -> None:
     defined = {
         name
         for node in tree(path).body
@@ -325,7 +355,44 @@ def test_no_tracked_file_names_a_machine_or_a_registry() -> None:
     assert not found
 
 
-# -------------------------------------------------------------------------------------------------------- a sixth vendor
+# ------------------------------------------------------------------------------------------- the rules, on broken files
+
+BROKEN = [
+    (test_one_place_talks_http, "def f():\n    from httpx import get"),
+    (test_one_place_writes_parquet_for_each_of_lake_and_snapshot, "frame.to_parquet(path)"),
+    (test_one_place_writes_parquet_for_each_of_lake_and_snapshot, "run(f'COPY ({q}) TO {p} (FORMAT parquet)')"),
+    (test_only_the_clock_sleeps_for_vendors_and_only_the_ui_for_processes, "import time\ntime.sleep(1)"),
+    (test_every_module_says_what_belongs_in_it_and_what_does_not, '"""Belongs here: much."""'),
+    (test_errors_are_not_swallowed, "try:\n    f()\nexcept:\n    raise"),
+    (test_errors_are_not_swallowed, "try:\n    f()\nexcept Exception:\n    pass"),
+    (test_errors_are_not_swallowed, "with contextlib.suppress(Exception):\n    f()"),
+    (test_nothing_is_unpickled_evaluated_or_read_by_guessing, "import pickle"),
+    (test_nothing_is_unpickled_evaluated_or_read_by_guessing, "eval('1')"),
+    (test_nothing_is_unpickled_evaluated_or_read_by_guessing, "sql('FROM read_json_auto(?)')"),
+    (test_no_redirect_is_followed_and_no_certificate_is_waved_through, "Client(follow_redirects=True)"),
+    (test_no_redirect_is_followed_and_no_certificate_is_waved_through, "Client(verify=False)"),
+    (test_every_public_function_and_class_is_explained, "__all__ = ['f']\ndef f(): ..."),
+    (test_what_is_exported_exists, "__all__ = ['f']"),
+    (test_core_knows_dagster_only_where_partitions_become_assets, "import dagster as dg"),
+    (test_core_is_imported_by_all_and_imports_only_settings, "from analytics_platform.vendors import all_tables"),
+    (test_the_sandbox_shares_nothing_with_what_it_tests, "from analytics_platform.core import errors"),
+    (test_code_for_all_vendors_names_none, "if vendor == 'pirsch': pass"),
+]
+
+
+@pytest.mark.parametrize(("test", "source"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_rule_finds_what_it_is_for(test: Any, source: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(source, encoding="utf-8")
+    assert fault_of(test.rule, broken)
+
+
+def test_a_name_that_says_nothing_is_found() -> None:
+    assert fault_of(test_no_module_has_a_name_that_says_nothing.rule, Path("http_utils.py"))
+    assert not fault_of(test_no_module_has_a_name_that_says_nothing.rule, Path("toolshed.py"))
+
+
+# ------------------------------------------------------------------------------------------------------ a sixth vendor
 
 SIXTH = {
     "__init__.py": """
@@ -364,7 +431,10 @@ SIXTH = {
         from analytics_platform.core.streams import Stream
         from analytics_platform.vendors.sixth.tables import HITS
 
-        STREAMS = (Stream(vendor="sixth", name="hits", tables=(HITS,), span="day", extract=lambda client, asked: iter(())),)
+        def extract(client, asked):
+            yield from ()
+
+        STREAMS = (Stream(vendor="sixth", name="hits", tables=(HITS,), span="day", extract=extract),)
     """,
     "checks.py": """
         from analytics_platform.core.vendor_checks import VendorCheck, finding

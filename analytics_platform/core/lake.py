@@ -17,6 +17,7 @@ declared is kept in `_extra`.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import re
@@ -26,6 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -96,11 +98,25 @@ def connect(**settings: str | bool | int | float | list[str]) -> duckdb.DuckDBPy
     return connection
 
 
+@lru_cache(maxsize=1)
+def _shared_engine() -> duckdb.DuckDBPyConnection:
+    engine = connect()
+    # An engine still open while the interpreter ends is reported as leaked.
+    atexit.register(engine.close)
+    return engine
+
+
+def _reading() -> duckdb.DuckDBPyConnection:
+    """A cursor of the process's one reading engine: starting an engine costs ten times what a small read does."""
+    return _shared_engine().cursor()
+
+
 class Lake:
     """All partitions below one root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._anchored: set[tuple[str, str]] = set()
 
     def partition_path(self, spec: TableSpec, site: str, day: date) -> Path:
         return self.root / spec.vendor / spec.name / f"site={site}" / f"day={day}" / "part.parquet"
@@ -190,16 +206,20 @@ class Lake:
     def ensure_anchor(self, spec: TableSpec) -> None:
         """Write the table's zero-row partition, so that a reader's glob always finds a file with the right schema."""
         path = self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)
+        if spec.asset_key in self._anchored and path.is_file():
+            return
         columns = ", ".join(f"CAST(NULL AS {c.type}) AS {_quote(c.name)}" for c in spec.all_columns)
         query = f"SELECT {columns} LIMIT 0"
-        with connect() as engine:
+        with _reading() as engine:
             if path.is_file() and _schema(engine, query) == _schema(engine, f"FROM {_parquet([path])}"):
+                self._anchored.add(spec.asset_key)
                 return
             with storage_errors("Writing a lake anchor"):
                 path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".part.{os.getpid()}.tmp")
             _copy(engine, query, temporary)
             replace_file(temporary, path)
+        self._anchored.add(spec.asset_key)
 
     def block(self, spec: TableSpec, site: str, *, failing: Iterable[date], passing_days: Iterable[date]) -> None:
         """Record the verdict of the blocking checks: marts leave out `failing` days until a later verdict clears them.
@@ -235,7 +255,7 @@ class Lake:
         path = self.root / "_blocked" / "partitions.parquet"
         if not path.is_file():
             return []
-        with connect() as engine:
+        with _reading() as engine:
             return engine.execute(f"SELECT * FROM read_parquet({_literal(path)}) ORDER BY ALL").fetchall()
 
     def prepare(self, specs: Iterable[TableSpec], sites: Iterable[SiteRow] | None) -> None:
@@ -277,7 +297,7 @@ class Lake:
         existing = {day: self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)}
         if not existing:
             return {}
-        with connect() as engine:
+        with _reading() as engine:
             found = engine.execute(
                 "SELECT file_name, num_rows FROM parquet_file_metadata(?)", [[str(path) for path in existing.values()]]
             ).fetchall()
@@ -287,7 +307,7 @@ class Lake:
     def frame(self, spec: TableSpec, site: str, days: Sequence[date]) -> Any:  # pandas.DataFrame, imported lazily
         """Rows of the given partitions as one pandas frame with exactly the table's columns."""
         paths = [self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)]
-        with connect() as engine:
+        with _reading() as engine:
             return engine.execute(
                 f"FROM {_parquet(paths or [self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)])}"
             ).df()
@@ -297,7 +317,7 @@ class Lake:
     ) -> list[tuple[Any, ...]]:
         """The first rows of one partition, for a preview."""
         selected = ", ".join(_quote(name) for name in columns)
-        with connect() as engine:
+        with _reading() as engine:
             source = _parquet([self.partition_path(spec, site, day)])
             return engine.execute(f"SELECT {selected} FROM {source} LIMIT {int(limit)}").fetchall()
 

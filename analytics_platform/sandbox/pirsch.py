@@ -66,7 +66,7 @@ class Profile:
     events_end_bounce: bool = False
 
 
-class _Refused(Exception):  # noqa: N818 - an answer, not an error of ours
+class _Refused(Exception):
     def __init__(self, status: int, *, message: str = "", validation: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status

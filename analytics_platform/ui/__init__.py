@@ -165,6 +165,8 @@ def free_port(port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
+            # At once: a port that is only bound can be bound again, and a browser that comes early waits.
+            listener.listen()
         except (OSError, OverflowError) as error:
             raise ConfigurationError(
                 f"Port {port} of {HOST} cannot be used: {getattr(error, 'strerror', None) or error}.",
@@ -202,7 +204,7 @@ def answers(code_socket: Path) -> bool:
 
 
 def _is_up(port: int) -> bool:
-    connection = HTTPConnection(HOST, port, timeout=5)
+    connection = HTTPConnection(HOST, port, timeout=1)
     try:
         connection.request("GET", "/server_info")
         return connection.getresponse().status == 200
@@ -215,8 +217,8 @@ def _is_up(port: int) -> bool:
 def _new_log(settings: Settings) -> Path:
     """An empty ui.log; the one of the previous start is kept beside it.
 
-    Not below DAGSTER_HOME: whatever lies in its `logs` folder the daemon posts to telemetry.dagster.io and deletes, also
-    with telemetry off (seen 2026-11-21, dagster 1.13.27, `telemetry_upload.upload_logs`).
+    Not below DAGSTER_HOME: whatever lies in its `logs` folder the daemon posts to telemetry.dagster.io and deletes,
+    also with telemetry off (seen 2026-11-21, dagster 1.13.27, `telemetry_upload.upload_logs`).
     """
     log = settings.home.root / "logs" / "ui.log"
     log.parent.mkdir(parents=True, exist_ok=True)

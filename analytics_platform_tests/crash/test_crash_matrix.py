@@ -7,7 +7,6 @@ old generation of the partitions (else "empty" hides a loss), and recovery runs 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -34,8 +33,8 @@ SITE = "shop"
 TABLES = next(stream for stream in streams_of("inspectlet") if stream.name == "sessions").tables
 
 LEAST_POINTS = 37
-"""Failpoints on the traced path with two pages (measured 2026-11-21; three pages have 40). It may grow; fewer means that
-a step lost its failpoint."""
+"""Failpoints on the traced path with two pages (measured 2026-11-21; three pages have 40). It may grow; fewer means
+that a step lost its failpoint."""
 
 LEAST_DAGSTER_POINTS = 40
 """The same path as an asset: the verdict of the checks is recorded on top (measured 2026-11-21)."""
@@ -101,12 +100,13 @@ def state(home: Path, days: list[date]) -> State:
         for spec in TABLES:
             for day in days:
                 path = lake.partition_path(spec, SITE, day)
-                rows = engine.execute(
-                    "SELECT * EXCLUDE (_landed_at, _run_id) FROM read_parquet(?, hive_partitioning = false) ORDER BY ALL",
+                rows, digest = engine.execute(
+                    "SELECT count(*), md5(string_agg(CAST(t AS VARCHAR), '\n' ORDER BY CAST(t AS VARCHAR))) FROM (SELECT "
+                    "* EXCLUDE (_landed_at, _run_id) FROM read_parquet(?, hive_partitioning = false)) AS t",
                     [str(path)],
-                ).fetchall()
+                ).fetchall()[0]
                 assert rows, f"{spec.name} {day} is empty: a loss could not be seen"
-                found[spec.name, day] = hashlib.sha256(repr(rows).encode()).hexdigest()
+                found[spec.name, day] = digest
     return found
 
 
@@ -124,7 +124,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Iterator[
     # Days the vendor may still revise, so that a second run asks again; the second world is the revision.
     first = today - timedelta(days=3)
     days = [first + timedelta(days=1), first + timedelta(days=2)]
-    worlds = [generate(seed=seed, first_day=first, days=3, scale=0.8) for seed in (7, 8)]
+    worlds = [generate(seed=seed, first_day=first, days=3, scale=0.6) for seed in (7, 8)]
     with (
         Sandbox(worlds[0], vendors=["inspectlet"]) as before,
         Sandbox(worlds[1], vendors=["inspectlet"]) as after,
@@ -194,7 +194,8 @@ def test_every_point_of_the_path_without_dagster(scene: Scene, zygote: Zygote) -
             if number < sealed:
                 # Nothing of an unsealed batch is decoded, and a sealed one names its pages exactly.
                 assert found == scene.old, point
-            for recovery in (1, 2):
+            # Recovering twice is the same as once; at a third of the points, since each costs a run.
+            for recovery in (1, 2) if number % 3 == 0 else (1,):
                 assert zygote.run("fetch", scene.days, environment) == "exit:0", point
                 assert state(home, scene.days) == scene.new, f"recovery {recovery} after {point}"
             assert list((home / "lake" / ".scratch").glob("decode-*")) == [], point

@@ -76,7 +76,8 @@ def build_warehouse(settings: Settings, *, sessions: int = 6) -> None:
         connection.execute(
             "CREATE OR REPLACE VIEW stg_smartlook__sessions AS (SELECT session_id, site AS site_key, "
             f"day AS partition_date FROM read_parquet('{lake}/smartlook/sessions/site=*/day=*/part.parquet', "
-            "hive_partitioning = true, hive_types = {'site': VARCHAR, 'day': DATE}, union_by_name = true) WHERE site <> '_anchor')"
+            "hive_partitioning = true, hive_types = {'site': VARCHAR, 'day': DATE}, union_by_name = true) "
+            "WHERE site <> '_anchor')"
         )
 
 

@@ -196,7 +196,7 @@ def test_dbt_again_in_this_process_while_a_notebook_reads(house: House, first_ru
         assert notebook.stdin is not None
         assert notebook.stdout is not None
         assert notebook.stdout.readline() == "ready\n"
-        notebook.stdin.write("again\n" * 200)
+        notebook.stdin.write("again\n" * 40)
         notebook.stdin.flush()
         result = house.run("dim_vendor", "dim_site", first=MONDAY)
         notebook.stdin.write("stop\n")

@@ -1,6 +1,7 @@
 """Kameleoon: its definitions page. What the vendor means by its words is in README.md beside this file.
 
-Imports are inside the function so that `client` and `tables` can be used without Dagster.
+Belongs here: putting the folder's parts together, with imports inside the function so that `client` and `tables` can be
+used without Dagster. Does not belong here: anything that another vendor's page does differently.
 """
 
 from __future__ import annotations
