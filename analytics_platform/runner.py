@@ -7,10 +7,11 @@ bodies (`core.ingest`), deciding which days cost requests (`core.fetch`).
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Literal
 
 import dagster as dg
@@ -56,7 +57,7 @@ class VendorResult:
     rows: int = 0
     requests: int = 0
     seconds: float = 0.0
-    resume_at: datetime | None = None
+    deferred_tables: list[str] = field(default_factory=list)
     failed_checks: list[str] = field(default_factory=list)
 
 
@@ -90,6 +91,8 @@ class Runner:
     def __init__(self, settings: Settings, instance: dg.DagsterInstance, *, clock: Clock | None = None) -> None:
         from analytics_platform.definitions import build_definitions
 
+        # A deferred table has no check result; Dagster warns of that on stderr, in the middle of the report.
+        logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
         self.settings = settings
         self.instance = instance
         self.clock = clock or SystemClock()
@@ -298,7 +301,9 @@ def _count(event: dg.DagsterEvent, result: VendorResult) -> None:
         state = observation.metadata.get("state")
         if state is not None and state.value == "deferred":
             result.state = "deferred"
-            result.message = str(observation.description or "")
+            result.deferred_tables.append(observation.asset_key.path[-1])
+            until = observation.metadata["deferred_until"].value
+            result.message = f"{', '.join(result.deferred_tables)} deferred until {until}; landed pages are kept"
     elif event.event_type_value == "ASSET_CHECK_EVALUATION":
         evaluation: Any = event.asset_check_evaluation_data
         if not evaluation.passed:

@@ -13,7 +13,7 @@ look-back: nobody asks for it again. Received earlier (also in part, when the ba
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -205,7 +205,7 @@ class Fetcher:
                 if not remaining:
                     return
                 with connect() as client:
-                    for chunk in list(_chunks(stream, remaining)):
+                    for chunk in _chunks(stream, site, remaining):
                         self._fetch_chunk(stream, site, chunk, client, outcome, fresh=refresh)
                         remaining = [day for day in remaining if day not in chunk]
         except QuotaError as error:
@@ -323,13 +323,16 @@ def _wanted(states: Mapping[date, DayState], *, refresh: bool) -> list[date]:
     return sorted(day for day, state in states.items() if state.is_backfillable) if refresh else days_to_fetch(states)
 
 
-def _chunks(stream: Stream, days: list[date]) -> Iterator[list[date]]:
-    """What one batch holds: a contiguous range, or a single day."""
+def _chunks(stream: Stream, site: SiteContext, days: list[date]) -> list[list[date]]:
+    """The days of each batch, newest first: when quota ends the work early, the days people look at are there."""
+    if stream.span != "range":
+        return [[day] for day in reversed(days)]
+    chunks = []
     for run in contiguous(days):
-        if stream.span == "range":
-            yield run
-        else:
-            yield from ([day] for day in run)
+        size = stream.days_per_batch(site.ids) if stream.days_per_batch is not None else len(run)
+        # Cut from the newest end, so that an incomplete chunk is the oldest.
+        chunks += [run[max(0, end - size) : end] for end in range(len(run), 0, -size)]
+    return sorted(chunks, reverse=True)
 
 
 def _by_batch(covering: Mapping[date, Batch]) -> list[tuple[Batch, list[date]]]:

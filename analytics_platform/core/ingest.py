@@ -31,6 +31,7 @@ from analytics_platform.core.lake import DecodedPartition, Lake
 from analytics_platform.core.partitions import partition_key, split_key, vendor_partitions
 from analytics_platform.core.progress import Progress
 from analytics_platform.core.quota_policy import spending
+from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource, VendorResource
 from analytics_platform.core.streams import Stream
 from analytics_platform.core.tables import Sensitivity, TableSpec
@@ -72,10 +73,14 @@ def vendor_assets(
     """One multi-asset a stream, partitioned by day × site.
 
     Args:
+        streams: in the order in which they are asked when quota is short.
         specs_by_name: "vendor/table" → spec of every table a stream may depend on.
         checks: the vendor's own checks, besides those every table has.
     """
-    return [_stream_asset(stream, settings, specs_by_name, checks, owner) for stream in streams]
+    return [
+        _stream_asset(stream, settings, specs_by_name, checks, owner, priority=-position)
+        for position, stream in enumerate(streams)
+    ]
 
 
 def _stream_asset(
@@ -84,6 +89,8 @@ def _stream_asset(
     specs_by_name: Mapping[str, TableSpec],
     checks: Sequence[VendorCheck],
     owner: str,
+    *,
+    priority: int,
 ) -> dg.AssetsDefinition:
     partitions = vendor_partitions(settings.start_date, settings.site_keys)
 
@@ -99,10 +106,17 @@ def _stream_asset(
         group_name=stream.vendor,
         # Minutes are Dagster's timescale: the transport has used up its seconds, hours belong to the quota sensor.
         retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
-        op_tags={"vendor": stream.vendor},
+        # The vendor's order of streams decides who gets the quota first.
+        op_tags={"vendor": stream.vendor, "dagster/priority": str(priority)},
     )
     def stream_asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        yield from _run_step(context, stream, specs_by_name, checks)
+        try:
+            yield from _run_step(context, stream, specs_by_name, checks)
+        except dg.Failure:
+            raise
+        except Exception as error:
+            # The retry policy is for vendors that may answer next time; a fault of ours fails the same way again.
+            raise dg.Failure(f"{type(error).__name__}: {redact(str(error))}", allow_retries=False) from error
 
     return stream_asset
 

@@ -63,6 +63,8 @@ class Stream:
         lookback_days: a day stays provisional until this many days after its end; until then a new run asks again.
         extract: yields pages in order; every yielded page is landed before the next request is sent. The client is the
             vendor's own class.
+        days_per_batch: for span "range", how many days one batch may hold for a site with these ids; None is no limit.
+            A batch's days become visible together, so where quota is short a batch must fit into one window of it.
         depends_on: lake tables ("vendor/table") whose rows the extraction reads: real lineage.
     """
 
@@ -73,6 +75,7 @@ class Stream:
     extract: Callable[[Any, Extraction], Iterator[Page]]
     lookback_days: int = 0
     depends_on: tuple[str, ...] = ()
+    days_per_batch: Callable[[Mapping[str, str]], int] | None = None
 
     @property
     def qualified_name(self) -> str:

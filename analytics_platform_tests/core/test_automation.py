@@ -130,27 +130,26 @@ def defer(settings: Settings, *, stream: str = "sessions", site: str = "shop", f
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(RESET - timedelta(seconds=1))
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The clock of every platform resource; Dagster makes the resource anew from its configuration for each tick."""
+    chosen = ManualClock(RESET - timedelta(seconds=1))
+    monkeypatch.setattr(PlatformResource, "clock", property(lambda self: chosen))
+    return chosen
 
 
-def evaluate(settings: Settings, clock: ManualClock) -> list[dg.RunRequest | dg.SkipReason]:
+def evaluate(settings: Settings) -> list[dg.RunRequest | dg.SkipReason]:
     (sensor,) = vendor_automation("inspectlet", STREAMS, settings, daily_at=(3, 12)).sensors
-    platform = PlatformResource()
-    platform._clock = clock
     with (
         dg.DagsterInstance.ephemeral() as instance,
-        dg.build_resources({"platform": platform}) as built,
+        dg.build_sensor_context(instance=instance, resources={"platform": PlatformResource()}) as context,
     ):
-        # Dagster makes a resource anew from its configuration: its clock is set where the tick will find it.
-        built.platform._clock = clock
-        with dg.build_sensor_context(instance=instance, resources={"platform": built.platform}) as context:
-            return outcome(sensor.evaluate_tick(context))
+        return outcome(sensor.evaluate_tick(context))
 
 
-def test_before_the_reset_it_waits_and_says_until_when(settings: Settings, clock: ManualClock) -> None:
+@pytest.mark.usefixtures("clock")
+def test_before_the_reset_it_waits_and_says_until_when(settings: Settings) -> None:
     defer(settings)
-    (skipped,) = evaluate(settings, clock)
+    (skipped,) = evaluate(settings)
     assert isinstance(skipped, dg.SkipReason)
     assert "1 deferred; the next, sessions of shop, resumes at 2026-11-21 11:00 UTC" in str(skipped.skip_message)
 
@@ -161,12 +160,12 @@ def test_at_and_after_the_reset_it_resumes_exactly_what_was_deferred(
 ) -> None:
     defer(settings)
     clock.sleep(1 + seconds_after)
-    ((key, request),) = requests(evaluate(settings, clock)).items()
+    ((key, request),) = requests(evaluate(settings)).items()
     assert (request.tags[START], request.tags[END]) == ("2026-11-01|shop", "2026-11-03|shop")
     assert {key.path[-1] for key in request.asset_selection or ()} == {"sessions", "session_pages", "session_tags"}
     assert request.tags["analytics_platform/resumed"] == "true"
     # Already asked: the next tick asks with the same key, which Dagster starts once.
-    assert set(requests(evaluate(settings, clock))) == {key}
+    assert set(requests(evaluate(settings))) == {key}
 
 
 def test_newest_days_first_and_other_vendors_and_unknown_streams_left_alone(
@@ -188,7 +187,7 @@ def test_newest_days_first_and_other_vendors_and_unknown_streams_left_alone(
             landed_records=0,
         )
     clock.sleep(1)
-    found = requests(evaluate(settings, clock))
+    found = requests(evaluate(settings))
     assert [request.tags[END] for request in found.values()] == [
         "2026-11-09|shop",
         "2026-11-05|blog",
@@ -220,8 +219,8 @@ def test_a_second_deferral_of_the_same_days_has_a_key_of_its_own() -> None:
     assert len(keys) == 2
 
 
-def test_nothing_deferred_is_said(settings: Settings, clock: ManualClock) -> None:
-    (skipped,) = evaluate(settings, clock)
+def test_nothing_deferred_is_said(settings: Settings) -> None:
+    (skipped,) = evaluate(settings)
     assert isinstance(skipped, dg.SkipReason)
     assert str(skipped.skip_message) == "Nothing of inspectlet is deferred."
 

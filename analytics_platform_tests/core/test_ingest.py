@@ -142,6 +142,7 @@ def _secrets(sandbox: Sandbox) -> list[str]:
     return [*given, *issued]
 
 
+@pytest.mark.xdist_group("finished")
 def test_every_vendor_is_done_and_the_second_run_spends_nothing(finished: Finished) -> None:
     assert {name: (result.state, result.failed_checks) for name, result in finished.results.items()} == {
         name: ("done", []) for name in vendor_names()
@@ -150,8 +151,10 @@ def test_every_vendor_is_done_and_the_second_run_spends_nothing(finished: Finish
     assert (finished.requests_again, {result.state for result in finished.again.values()}) == (0, {"complete"})
 
 
+@pytest.mark.xdist_group("finished")
 def test_every_partition_is_materialised_with_its_rows_and_requests(finished: Finished) -> None:
     lake = Lake(finished.house.home.lake)
+    dependent = {spec.qualified_name for stream in all_streams() if stream.depends_on for spec in stream.tables}
     for spec in all_tables().values():
         found = metadata_of(finished.instance, spec)
         wanted = [datetime.now(UTC).date()] if spec.day_basis == "snapshot" else TWO_DAYS
@@ -161,14 +164,15 @@ def test_every_partition_is_materialised_with_its_rows_and_requests(finished: Fi
         for day in wanted:
             metadata = found[partition_key(day, "shop")]
             assert metadata["dagster/partition_row_count"] == rows[day]
-            # A sample of two quiet days may hold nobody to ask Kameleoon about.
-            assert metadata["requests_this_run"] > 0 or spec.vendor == "kameleoon"
+            # What is asked for the visitors of another table may, on two quiet days, be asked for nobody.
+            assert metadata["requests_this_run"] > 0 or spec.qualified_name in dependent
             assert metadata["size_bytes"] == lake.partition_path(spec, "shop", day).stat().st_size
             assert {"landed_at", "landed_batch", "is_provisional", "duplicates_dropped"} <= set(metadata)
             assert not Path(str(metadata["dagster/uri"])).is_absolute()
     assert sum(result.rows for result in finished.results.values()) > 200
 
 
+@pytest.mark.xdist_group("finished")
 def test_every_check_ran_and_passed(finished: Finished) -> None:
     wanted = [
         dg.AssetCheckKey(dg.AssetKey(spec.asset_key), name) for spec in all_tables().values() for name in CHECK_NAMES
@@ -181,6 +185,7 @@ def test_every_check_ran_and_passed(finished: Finished) -> None:
     assert len(found) == len(wanted)
 
 
+@pytest.mark.xdist_group("finished")
 def test_no_secret_is_in_any_file_or_on_the_terminal(finished: Finished) -> None:
     """Event log, run records, compute logs, ledger, landing: every byte that is not compressed."""
     assert len(finished.secrets) >= 8
@@ -194,6 +199,7 @@ def test_no_secret_is_in_any_file_or_on_the_terminal(finished: Finished) -> None
         assert secret not in finished.output
 
 
+@pytest.mark.xdist_group("finished")
 def test_no_secret_is_in_the_lake_or_in_a_landed_page(finished: Finished) -> None:
     pattern = "|".join(map(re.escape, finished.secrets))
     with duckdb.connect() as engine:
@@ -211,6 +217,7 @@ def test_no_secret_is_in_the_lake_or_in_a_landed_page(finished: Finished) -> Non
                 assert not re.search(pattern, body.decode())
 
 
+@pytest.mark.xdist_group("finished")
 def test_previews_mask_people_and_replay_links(finished: Finished) -> None:
     for spec in all_tables().values():
         for metadata in metadata_of(finished.instance, spec).values():
@@ -219,6 +226,7 @@ def test_previews_mask_people_and_replay_links(finished: Finished) -> None:
             assert not re.search(r"[\w.]+@[\w.]+\.\w+", preview), spec.qualified_name
 
 
+@pytest.mark.xdist_group("finished")
 def test_replay_of_everything_asks_nobody(
     finished: Finished, vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,7 +255,7 @@ def test_case_twins_do_not_change_places(bench: Bench) -> None:
         (b'{"b":[1],"a":null}', ("a", "b"), False, []),
         (b'{"b":[1]}', ("a", "b"), False, [b"1"]),
         (b'{"b":[1],"a":[2]}', ("a", "b"), True, [b"2", b"1"]),
-        (b'{"k\\"1":{"v":1},"k":null}', ("{}",), False, [b'{"key":"k\\"1","value":{"v":1}}', b'{"key":"k","value":null}']),
+        (b'{"k\\"1":{"v":1},"k":null}', ("{}",), False, [b'{"key":"k\\"1","value":{"v":1}}', b'{"key":"k","value":null}']),  # noqa: E501
         (b'{"x":{"k":1}}', ("x{}",), False, [b'{"key":"k","value":1}']),
         (b'{"x":{"k":1}}', ("x.{}",), False, [b'{"key":"k","value":1}']),
         (b'{"x":null}', ("x{}",), False, []),
@@ -461,7 +461,7 @@ PERSON = "o'brien\"@x.example\n\nLINE 1: jane"
         ({}, {**visit(1), "id": [31337, 1]}, "field id (BIGINT)"),
         ({}, {**visit(1), "id": {"z": "o'brien"}}, "field id (BIGINT)"),
         ({}, {**visit(1), "at": PERSON}, "partition day (DATE)"),
-        ({"columns": (Column(name="id", type="TINYINT", description="."),), "anchor": None}, visit(31337), "id (TINYINT)"),
+        ({"columns": (Column(name="id", type="TINYINT", description="."),), "anchor": None}, visit(31337), "id (TINYINT)"),  # noqa: E501
         (
             {
                 "columns": (
@@ -644,7 +644,7 @@ def test_an_anchor_follows_the_table_and_is_left_alone_otherwise(bench: Bench) -
     bench.lake.ensure_anchor(VISITS)
     assert path.stat().st_ino == before
     wider = spec(columns=(*VISITS.columns, Column(name="score", type="DOUBLE", description="New.", expr="NULL")))
-    bench.lake.ensure_anchor(wider)
+    Lake(bench.lake.root).ensure_anchor(wider)  # a table changes with the code, so in another process
     assert ("score", "DOUBLE") in schema(path)
 
 

@@ -115,8 +115,8 @@ def processes_of(home: Path) -> list[str]:
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
-    """Look every quarter of a second; fails with `what` when the time is over."""
+    """Look twice a second; fails with `what` when the time is over."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.25)
+        time.sleep(0.5)

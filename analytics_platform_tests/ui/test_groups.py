@@ -60,5 +60,8 @@ def test_no_group_and_gone_groups_are_fine() -> None:
 def test_the_watchdog_ends_groups_when_its_pipe_closes() -> None:
     process = subprocess.Popen(["sleep", "300"], start_new_session=True)
     watchdog = subprocess.Popen([sys.executable, "-I", "-S", groups.__file__], stdin=subprocess.PIPE)
-    watchdog.communicate(f"{process.pid}\n".encode())
+    assert watchdog.stdin is not None
+    watchdog.stdin.write(f"{process.pid}\n".encode())
+    watchdog.stdin.close()
     assert process.wait(timeout=5) == -signal.SIGTERM
+    assert watchdog.wait(timeout=5) == 0

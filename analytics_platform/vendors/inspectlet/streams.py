@@ -83,5 +83,6 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_sessions,
+        days_per_batch=lambda ids: _DAYS_PER_CALL.days,
     ),
 )

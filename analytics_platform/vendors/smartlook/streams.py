@@ -52,6 +52,10 @@ def quota_windows(ids: Mapping[str, str]) -> dict[str, tuple[Window, ...]]:
     return {"any": (Window(PLANS[_plan(ids)], _HOUR_SECONDS),)}
 
 
+def _days_per_batch(ids: Mapping[str, str]) -> int:
+    return _DAYS_PER_CALL[_plan(ids)]
+
+
 def _plan(ids: Mapping[str, str]) -> str:
     plan = ids.get("plan", "free").lower()
     if plan not in PLANS:
@@ -222,6 +226,7 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_sessions,
+        days_per_batch=_days_per_batch,
     ),
     Stream(
         vendor="smartlook",
@@ -230,6 +235,7 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_visitors,
+        days_per_batch=_days_per_batch,
     ),
     Stream(
         vendor="smartlook",
