@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ def _build(
 ) -> Iterator[Any]:
     platform: PlatformResource = context.resources.platform
     settings = platform.settings
-    first_day, last_day = window_days(context.partition_keys)
+    first_day, last_day = _window(context, settings)
     # The clock of the files the build reads, not the platform's: the two are compared later.
     build = Build(first_day=first_day, last_day=last_day, started_at=datetime.now(UTC), inputs=inputs_digest(settings))
     prepare_lake(settings)
@@ -102,6 +103,13 @@ def _build(
     marts = {dg.AssetKey(relation_name(node)) for node in manifest.marts()}
     if marts <= set(context.selected_asset_keys):
         record_build(settings, build)
+
+
+def _window(context: dg.AssetExecutionContext, settings: Settings) -> tuple[date, date]:
+    """The run's days. The UI's Execute button of a check names none: then every day there is."""
+    if context.has_partition_key or context.has_partition_key_range:
+        return window_days(context.partition_keys)
+    return settings.start_date, datetime.now(UTC).date()
 
 
 def prepare_lake(settings: Settings) -> None:
@@ -160,9 +168,20 @@ class _Failures:
         elif raw["info"]["level"] == "error":
             self.other.append(_readable(str(raw["info"]["msg"])))
 
-    def describe(self, log: Path, first_day: date, last_day: date, *, last_lines: Iterable[str] = ()) -> str:
-        """The failure for a tired person: which model or test, dbt's own reason, where the rest is."""
+    def describe(
+        self, log: Path, first_day: date, last_day: date, *, exit_code: int = 1, last_lines: Iterable[str] = ()
+    ) -> str:
+        """The failure for a tired person: which model or test, dbt's own reason, where the rest is.
+
+        Args:
+            exit_code: of dbt, as subprocess has it: negative is the signal that ended it.
+        """
         lines = [f"dbt build of {first_day} … {last_day} failed."]
+        if exit_code < 0:
+            # The last lines would show only that all was well until then.
+            name = signal.Signals(-exit_code).name
+            lines.append(f"- dbt was ended from outside by {name} (often: not enough memory). Run it again.")
+            last_lines = ()
         named = list(self.messages.items())
         lines += [f"- {name}: {reason}" if reason else f"- {name}" for name, reason in named[:_SHOWN_FAILURES]]
         if len(named) > _SHOWN_FAILURES:
@@ -225,8 +244,9 @@ def _run_dbt(
                     context=invocation.context,
                     target_path=invocation.target_path,
                 )
-    if invocation.process.wait() != 0:
-        outcome.failure = failures.describe(target / "dbt.log", *window, last_lines=lines.last)
+    exit_code = invocation.process.wait()
+    if exit_code != 0:
+        outcome.failure = failures.describe(target / "dbt.log", *window, exit_code=exit_code, last_lines=lines.last)
         outcome.metadata = {
             "dbt_log": dg.MetadataValue.path(str(target / "dbt.log")),
             "failed": sorted(failures.messages),

@@ -93,7 +93,9 @@ def finished(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory)
     running_sandbox.faults.clear()
     running_sandbox.requests.clear()
     output, errors = root / "stdout", root / "stderr"
-    with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.local_temp(str(root / "dagster")) as instance:
+    with pytest.MonkeyPatch.context() as patch, _instance(root / "dagster") as instance:
+        # Where something is broken, the failure is shown at once and not after Dagster's minutes.
+        patch.setattr(dg.RetryPolicy, "calculate_delay", lambda self, attempt_num: 0.0)
         environment = running_sandbox.environment()
         (root / "sites.yaml").write_text(running_sandbox.sites_yaml(), encoding="utf-8")
         environment |= {
@@ -118,6 +120,11 @@ def finished(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory)
             output=output.read_text() + errors.read_text(),
             secrets=_secrets(running_sandbox),
         )
+
+
+def _instance(folder: Path) -> dg.DagsterInstance:
+    """An instance on disk; without the setting even a test's instance keeps a telemetry log under the user's home."""
+    return dg.DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}})
 
 
 @contextmanager

@@ -4,8 +4,9 @@
 Belongs here: running the real transform step to its end or to a kill inside dbt. Does not belong here: what must hold
 afterwards (`test_dbt_kill`).
 
-Reads one JSON object a line: `{"assets": [...], "first_day", "last_day", "dbt": {…}, "environment": {…}}`. The child
-that answers it is the leader of a process group of two, as in production: Dagster, and the dbt that Dagster starts.
+Reads one JSON object a line: `{"first_day", "last_day", "assets": […], "vendors": […], "dbt": {…}, "environment": {…}}`:
+either a Dagster run of these assets, or what `analytics-platform run` does for these vendors. The child that answers it
+is the leader of a process group of two, as in production: Dagster, and the dbt that Dagster starts.
 dbt is a fork too (with the arguments, the environment and the folder dagster-dbt gives it), because starting and
 parsing are 6 of its 8 seconds. In `dbt`: `trace` names a file for one JSON line a statement, `kill` the label of the
 statement before which (with `during`: in the middle of which) `victim` gets SIGKILL: "group" or only "dbt".
@@ -26,6 +27,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import IO, Any
 
 import dagster as dg
@@ -36,6 +38,7 @@ from dbt.cli.main import dbtRunner
 
 import analytics_platform.transform.assets as transform_assets
 from analytics_platform.core.resources import PlatformResource
+from analytics_platform.runner import Runner, RunReport
 from analytics_platform.settings import load_settings
 from analytics_platform.transform import transform_definitions
 from analytics_platform.transform.project import PROJECT_DIRECTORY
@@ -182,9 +185,8 @@ def parsed() -> Any:
 # -------------------------------------------------------------------------------------------------------------- Dagster
 
 
-def run(job: dg.JobDefinition, command: Mapping[str, Any], dbt: ForkedDbt) -> dict[str, Any]:
+def run(job: dg.JobDefinition, command: Mapping[str, Any]) -> dict[str, Any]:
     """The transform step as a run of these assets over these days; what came of it in words."""
-    invocations.subprocess.Popen = dbt  # type: ignore[attr-defined]
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(
             asset_selection=[dg.AssetKey(name) for name in command["assets"]] or None,
@@ -204,6 +206,26 @@ def run(job: dg.JobDefinition, command: Mapping[str, Any], dbt: ForkedDbt) -> di
         if event.is_step_failure
     ]
     return {"success": result.success, "failures": failures}
+
+
+def run_as_the_command_does(command: Mapping[str, Any]) -> dict[str, Any]:
+    """`analytics-platform run` for these vendors, marts included."""
+    settings = load_settings()
+    with dg.DagsterInstance.ephemeral() as instance:
+        *_, report = Runner(settings, instance).run(
+            date.fromisoformat(command["first_day"]),
+            date.fromisoformat(command["last_day"]),
+            vendors=command["vendors"],
+            sites=settings.site_keys,
+        )
+    assert isinstance(report, RunReport)
+    return {
+        "success": not report.failed,
+        "failures": [text for text in (report.marts_message, *(v.message for v in report.vendors)) if text],
+        "requests": report.requests,
+        "marts": report.marts,
+        "vendors": [result.state for result in report.vendors],
+    }
 
 
 def main() -> None:
@@ -228,7 +250,8 @@ def main() -> None:
             answer: dict[str, Any] = {"success": False, "failures": ["the child did not get as far as the run"]}
             try:
                 os.environ.update(command.get("environment", {}))
-                answer = run(job, command, ForkedDbt(command.get("dbt", {}), manifest))
+                invocations.subprocess.Popen = ForkedDbt(command.get("dbt", {}), manifest)  # type: ignore[attr-defined]
+                answer = run_as_the_command_does(command) if "vendors" in command else run(job, command)
             except BaseException:  # a child must not go on reading commands
                 answer["failures"] = [traceback.format_exc()]
             finally:

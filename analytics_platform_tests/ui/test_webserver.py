@@ -53,6 +53,7 @@ class Launched:
     runs: dict[str, str]
     backfill: dict[str, Any]
     turns: list[tuple[float, float]]
+    requests_of_checks: int
 
 
 @dataclass
@@ -90,7 +91,8 @@ def assets(ui: RunningUi) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def launched(ui: RunningUi, assets: list[dict[str, Any]], sandbox: Sandbox) -> Launched:
     """Materialise everything: dated tables as one ranged run, snapshots as a backfill of today, then the marts. While
-    dbt writes the warehouse, one more run wants it: publishing, a second time.
+    dbt writes the warehouse, one more run wants it: publishing, a second time. At last two checks alone, as the
+    Execute button of a check does.
     """
     first_site, last_site = (sandbox.world.sites[n].key for n in (0, -1))
     vendor_tables = [asset for asset in assets if asset["groupName"] in VENDORS]
@@ -114,10 +116,18 @@ def launched(ui: RunningUi, assets: list[dict[str, Any]], sandbox: Sandbox) -> L
     wait_until(lambda: bool(_steps(ui, building)), seconds=RUN_SECONDS, what="dbt starts")
     publishing = _launch(ui, _execution([{"path": ["published"]}]))
     _wait_for_runs(ui, {building, publishing}, at_least=4)
+    checks = [{"assetKey": {"path": ["smartlook", "sessions"]}, "name": "keys_are_unique"}]
+    checks += [{"assetKey": {"path": ["fct_sessions"]}, "name": "fct_sessions_equals_staging"}]
+    spent = sandbox.requests.count()
+    checking = _launch(ui, _execution([], checks=checks))
+    _wait_for_runs(ui, {checking}, at_least=5)
     backfill = answer["backfillId"]
     wait_until(lambda: _backfill(ui, backfill)["status"] != "REQUESTED", seconds=60, what="the backfill is accounted")
     return Launched(
-        runs=_runs(ui), backfill=_backfill(ui, backfill), turns=_steps(ui, building) + _steps(ui, publishing)
+        runs=_runs(ui),
+        backfill=_backfill(ui, backfill),
+        turns=_steps(ui, building) + _steps(ui, publishing),
+        requests_of_checks=sandbox.requests.count() - spent,
     )
 
 
@@ -165,6 +175,7 @@ def test_checks_ran_and_none_failed_to_execute(ui: RunningUi, launched: Launched
     )
     assert statuses["SUCCEEDED"] > 100
     assert statuses["EXECUTION_FAILED"] == 0
+    assert launched.requests_of_checks == 0, "the Execute button of a check asks no vendor"
 
 
 def test_writers_of_the_warehouse_take_turns(ui: RunningUi, launched: Launched) -> None:
@@ -366,8 +377,10 @@ def _tags(asset: dict[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in asset["tags"]}
 
 
-def _execution(keys: list[dict[str, Any]], *first_and_last: str) -> dict[str, Any]:
-    """What the UI sends for an asset selection, and for a range of partitions as one run."""
+def _execution(
+    keys: list[dict[str, Any]], *first_and_last: str, checks: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """What the UI sends for an asset selection, a range of partitions as one run, or checks alone."""
     names = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
     return {
         "selector": {
@@ -375,6 +388,7 @@ def _execution(keys: list[dict[str, Any]], *first_and_last: str) -> dict[str, An
             "repositoryLocationName": "analytics_platform",
             "pipelineName": "__ASSET_JOB",
             "assetSelection": keys,
+            "assetCheckSelection": checks,
         },
         "mode": "default",
         "runConfigData": "{}",
@@ -465,9 +479,7 @@ def _browse(ui: RunningUi, path: str, folder: Path) -> Shown:
     command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000"]
     command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
     command += [f"--screenshot={picture}", f"http://127.0.0.1:{ui.port}{path}"]
-    # --dump-dom and --screenshot exclude each other in one start.
-    dom = subprocess.run([c for c in command if "screenshot" not in c], capture_output=True, timeout=90, check=True)
-    subprocess.run([c for c in command if c != "--dump-dom"], capture_output=True, timeout=90, check=True)
+    dom = subprocess.run(command, capture_output=True, timeout=90, check=True)
     return Shown(dom=dom.stdout.decode(), pixels=_pixels(picture.read_bytes()))
 
 
