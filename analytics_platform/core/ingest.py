@@ -50,6 +50,7 @@ REPLAY_TAG = "analytics_platform/replay"
 """Run tag: "true" decodes landed pages again and asks the vendor nothing, whatever the days' state."""
 
 _PREVIEW_ROWS = 5
+_PREVIEW_COLUMNS = 12
 _LOG_EVERY_SECONDS = 5.0
 _FALLBACK_RESUME_SECONDS = 3600
 _RECHECKED_DAYS = 7
@@ -315,12 +316,12 @@ def _events(
 def _partition_metadata(spec: TableSpec, finished: list[_Done], lake: Lake) -> Iterator[tuple[str, dict[str, Any]]]:
     for item in finished:
         days = item.outcome.done_days
+        previews = _previews(spec, item.site.key, days, lake) if days else {}
         for day in days:
             for partition in item.outcome.decoded[day]:
                 if partition.spec is spec:
                     metadata = _describe(partition, item)
-                    if day == days[-1]:
-                        metadata["preview"] = dg.MetadataValue.md(_preview(spec, item.site.key, day, lake))
+                    metadata["preview"] = dg.MetadataValue.md(previews.get(day, "*no rows*"))
                     yield partition_key(day, item.site.key), metadata
 
 
@@ -346,21 +347,18 @@ def _describe(partition: DecodedPartition, item: _Done) -> dict[str, Any]:
     return metadata
 
 
-def _preview(spec: TableSpec, site: str, day: date, lake: Lake) -> str:
-    """Up to five rows as a Markdown table; anything that is not public is masked, cells are escaped."""
+def _previews(spec: TableSpec, site: str, days: Sequence[date], lake: Lake) -> dict[date, str]:
+    """Up to five rows a day as a Markdown table; anything that is not public is masked, cells are escaped."""
     hidden = set(spec.sensitive_columns())
-    names = [column.name for column in spec.columns][:12]
-    rows = lake.head(spec, site, day, names, limit=_PREVIEW_ROWS)
-    if not rows:
-        return "*no rows*"
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    for row in rows:
-        cells = [
-            "•••" if name in hidden and value is not None else _cell(value)
-            for name, value in zip(names, row, strict=True)
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    names = [column.name for column in spec.columns][:_PREVIEW_COLUMNS]
+    heading = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+
+    def line(row: tuple[Any, ...]) -> str:
+        cells = ["•••" if name in hidden and v is not None else _cell(v) for name, v in zip(names, row, strict=True)]
+        return "| " + " | ".join(cells) + " |"
+
+    heads = lake.heads(spec, site, days, names, limit=_PREVIEW_ROWS)
+    return {day: "\n".join([*heading, *(line(row) for row in rows)]) for day, rows in heads.items()}
 
 
 def _cell(value: object) -> str:

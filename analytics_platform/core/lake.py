@@ -137,9 +137,8 @@ class Lake:
         """Write partitions from landed batches, each by one atomic rename, in day order.
 
         Args:
-            assignments: batches with the days each of them is the source of; a batch's rows of other days are
-            dropped (a range
-                is asked with a margin, and a newer batch may have replaced some of an older one's days).
+            assignments: batches with the days each of them is the source of; a batch's rows of other days are dropped
+                (a range is asked with a margin, and a newer batch may have replaced some of an older one's days).
 
         Raises:
             SchemaMismatch: a record cannot be read as declared; no partition of this call has changed.
@@ -312,14 +311,22 @@ class Lake:
                 f"FROM {_parquet(paths or [self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)])}"
             ).df()
 
-    def head(
-        self, spec: TableSpec, site: str, day: date, columns: Sequence[str], *, limit: int
-    ) -> list[tuple[Any, ...]]:
-        """The first rows of one partition, for a preview."""
+    def heads(
+        self, spec: TableSpec, site: str, days: Sequence[date], columns: Sequence[str], *, limit: int
+    ) -> dict[date, list[tuple[Any, ...]]]:
+        """The first rows of each partition, for previews; days without rows are absent."""
+        paths = [self.partition_path(spec, site, day) for day in days]
         selected = ", ".join(_quote(name) for name in columns)
+        first = f"row_number() OVER (PARTITION BY _day ORDER BY file_row_number) <= {int(limit)}"
         with _reading() as engine:
-            source = _parquet([self.partition_path(spec, site, day)])
-            return engine.execute(f"SELECT {selected} FROM {source} LIMIT {int(limit)}").fetchall()
+            rows = engine.execute(
+                f"SELECT _day, {selected} FROM {_parquet(paths, file_row_number=True)} QUALIFY {first} "
+                "ORDER BY _day, file_row_number"
+            ).fetchall()
+        by_day: dict[date, list[tuple[Any, ...]]] = {}
+        for day, *row in rows:
+            by_day.setdefault(day, []).append(tuple(row))
+        return by_day
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -616,9 +623,10 @@ def _one(relation: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     return row
 
 
-def _parquet(paths: Sequence[Path]) -> str:
+def _parquet(paths: Sequence[Path], *, file_row_number: bool = False) -> str:
     listed = ", ".join(_literal(path) for path in paths)
-    return f"read_parquet([{listed}], hive_partitioning = false)"
+    numbered = ", file_row_number = true" if file_row_number else ""
+    return f"read_parquet([{listed}], hive_partitioning = false{numbered})"
 
 
 def _schema(engine: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, str]]:

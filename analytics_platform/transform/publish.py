@@ -48,6 +48,7 @@ __all__ = [
     "Publication",
     "current",
     "inputs_digest",
+    "lake_written_since",
     "marts_are_current",
     "open_version",
     "publish",
@@ -245,6 +246,14 @@ def marts_are_current(settings: Settings, first_day: date, last_day: date) -> bo
     if _modified([settings.home.lake / "_blocked" / "partitions.parquet"]) > min(built_at.values()):
         return False
     return all(_lake_written(settings.home.lake, day) <= at for day, at in built_at.items())
+
+
+def lake_written_since(settings: Settings, build: Build) -> bool:
+    """Whether a partition the build reads, or the list of blocked ones, was written (or removed) after it began."""
+    days = [build.first_day + timedelta(days=n) for n in range((build.last_day - build.first_day).days + 1)]
+    written = max(_lake_written(settings.home.lake, day) for day in days)
+    blocked = _modified([settings.home.lake / "_blocked" / "partitions.parquet"])
+    return max(written, blocked) > build.started_at.timestamp()
 
 
 def _lake_written(lake: Path, day: date) -> float:

@@ -9,7 +9,9 @@ either a Dagster run of these assets, or what `analytics-platform run` does for 
 is the leader of a process group of two, as in production: Dagster, and the dbt that Dagster starts.
 dbt is a fork too (with the arguments, the environment and the folder dagster-dbt gives it), because starting and
 parsing are 6 of its 8 seconds. In `dbt`: `trace` names a file for one JSON line a statement, `kill` the label of the
-statement before which (with `during`: in the middle of which) `victim` gets SIGKILL: "group" or only "dbt".
+statement before which (with `during`: in the middle of which) `victim` gets SIGKILL: "group" or only "dbt", `pause` the
+label of the one before which the FIFO `paused` is opened to say so, and the FIFO `resume` to wait. Only the first dbt
+of a run is treated so; a run may start a second.
 
 A label is `<node> <what>`, with `#n` from the second time on: two threads run models in an order that changes, but each
 model's own statements come in the same order. `delete …; insert …`, which dbt sends as one, count as two.
@@ -57,6 +59,7 @@ class Statements:
         self._kill = wanted.get("kill")
         self._during = bool(wanted.get("during"))
         self._victim = wanted.get("victim", "group")
+        self._wanted = wanted
         self._trace = open(wanted["trace"], "a", buffering=1) if "trace" in wanted else None  # noqa: SIM115, PTH123
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -92,6 +95,10 @@ class Statements:
             return label if self._seen[label] == 1 else f"{label} #{self._seen[label]}"
 
     def _at(self, label: str) -> None:
+        if label == self._wanted.get("pause"):
+            for fifo, mode in (("paused", "w"), ("resume", "r")):
+                with open(self._wanted[fifo], mode):  # noqa: PTH123
+                    pass
         if label != self._kill:
             return
         if self._during:
@@ -132,8 +139,8 @@ class ForkedDbt:
         os.close(write_output)
         self.stdout: IO[bytes] = os.fdopen(output, "rb")
 
-    def __call__(self, args: Sequence[str], *, env: Mapping[str, str], cwd: object, **_: object) -> ForkedDbt:
-        """Popen's constructor: the order is given now."""
+    def start(self, args: Sequence[str], *, env: Mapping[str, str], cwd: object, **_: object) -> ForkedDbt:
+        """What Popen's constructor does: the order is given now."""
         self.args = args
         order = {"args": list(args), "env": dict(env), "cwd": str(cwd)}
         os.write(self._order, json.dumps(order).encode() + b"\n")
@@ -248,13 +255,18 @@ def main() -> None:
             os.setpgid(0, 0)
             os.close(read)
             answer: dict[str, Any] = {"success": False, "failures": ["the child did not get as far as the run"]}
+            waiting: list[ForkedDbt] = []
             try:
                 os.environ.update(command.get("environment", {}))
-                invocations.subprocess.Popen = ForkedDbt(command.get("dbt", {}), manifest)  # type: ignore[attr-defined]
+                waiting += [ForkedDbt(command.get("dbt", {}), manifest), ForkedDbt({}, manifest)]
+                invocations.subprocess.Popen = lambda *a, dbts=waiting, **k: (  # type: ignore[attr-defined]
+                    dbts.pop(0).start(*a, **k)
+                )
                 answer = run_as_the_command_does(command) if "vendors" in command else run(job, command)
             except BaseException:  # a child must not go on reading commands
                 answer["failures"] = [traceback.format_exc()]
             finally:
+                answer["dbt_runs"] = 2 - len(waiting)
                 os.write(write, json.dumps(answer).encode())
                 os._exit(0)
         os.close(write)

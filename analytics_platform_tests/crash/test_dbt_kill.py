@@ -257,6 +257,7 @@ def test_the_command_finishes_what_a_kill_between_dbt_and_publish_left(scene: Sc
         "requests": 0,
         "marts": "done",
         "vendors": ["complete"],
+        "dbt_runs": 1,
         "status": 0,
     }
     assert len(scene.sandbox.requests) == scene.requests_before
@@ -328,9 +329,10 @@ def publish_a_half_built_warehouse(scene: Scene, kill: Kill) -> None:
 
 # ---------------------------------------------------------------------------------------------------- everybody at work
 
+# Both go on until a line comes; the pause leaves the build some of the machine.
 WRITER = """
-import json, sys
-from datetime import date
+import json, select, sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
@@ -339,15 +341,12 @@ from analytics_platform.vendors import all_tables
 
 home, day = Path(sys.argv[1]), date.fromisoformat(sys.argv[2])
 landing, lake, spec = Landing(home / "landing"), Lake(home / "lake"), all_tables()["inspectlet/sessions"]
-batch = landing.newest_complete("inspectlet", "sessions", "shop", [day])[day]
-pages = list(batch.pages())
-records = [record for _, body in pages for record in json.loads(body)["response"]["sessions"]]
+pages = list(landing.newest_complete("inspectlet", "sessions", "shop", [day])[day].pages())
+listed = [record for _, body in pages for record in json.loads(body)["response"]["sessions"]]
+records = [r for r in listed if datetime.fromtimestamp(int(r["date_start_session"]), UTC).date() == day]
 first = pages[0][0]
-print("ready", flush=True)
-written = 0
-for line in sys.stdin:
-    # Another number of rows each time, from another landed batch; the last time as it was.
-    kept = records if line.strip() == "last" else records[: len(records) - 1 - written % 3]
+
+def write(kept):
     with landing.open_batch(
         vendor="inspectlet", stream="sessions", site="shop", first_day=day, last_day=day, run_id="writer", fresh=True
     ) as writer:
@@ -355,28 +354,30 @@ for line in sys.stdin:
             call=first.call, call_kind=first.call_kind, sequence=0, is_last=True, status=200, endpoint=first.endpoint,
             body=json.dumps({"response": {"sessions": kept}}).encode(), received_at=landing.clock.now(),
             context=first.context, records=len(kept), attempts=1))
-        made = writer.complete()
-    (partition,) = lake.decode(spec, [(made, [day])], site="shop")
-    written += 1
+        batch = writer.complete()
+    (partition,) = lake.decode(spec, [(batch, [day])], site="shop")
     print(partition.rows, flush=True)
-    if line.strip() == "last":
-        break
+
+written = 0
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0.1)[0]:
+    write(records[: len(records) - 1 - written % 3])
+    written += 1
+write(records)
 """
 
 READER = """
-import sys
+import select, sys
 from analytics_platform.catalog import Catalog
 catalog = Catalog.open(sys.argv[1])
 print("ready", flush=True)
-for line in sys.stdin:
+while not select.select([sys.stdin], [], [], 0.1)[0]:
     print(len(catalog.read("fct_sessions")), flush=True)
-    if line.strip() == "last":
-        break
 """
 
 
 class Busy:
-    """A process that does one thing over and over until it is told that this was the last time."""
+    """A process that does one thing over and over until it is told to stop."""
 
     def __init__(self, script: str, *arguments: object) -> None:
         self._process = subprocess.Popen(
@@ -391,13 +392,9 @@ class Busy:
         self._to, self._from = self._process.stdin, self._process.stdout
         assert self._from.readline() == "ready\n"
 
-    def start(self, times: int) -> None:
-        self._to.write("again\n" * times)
-        self._to.flush()
-
     def stop(self) -> list[int]:
         """The number each time reported."""
-        self._to.write("last\n")
+        self._to.write("stop\n")
         self._to.close()
         found = [int(line) for line in self._from.read().split()]
         self._from.close()
@@ -406,21 +403,33 @@ class Busy:
 
 
 def test_two_writers_a_build_and_a_reader_at_once(scene: Scene) -> None:
-    """PRACTICE §7 test 1: no error anywhere, and every count exact."""
+    """PRACTICE §7 test 1: no error anywhere, and every count exact.
+
+    A build reads the lake many times. The writers end after the marts were built from what they wrote and before a test
+    compares the marts with the lake: the worst moment.
+    """
     scene.restore("old")
     lake = Lake(scene.home.lake)
     spec = all_tables()["inspectlet/sessions"]
     rows = lake.row_counts(spec, SITE, [SATURDAY, SUNDAY])
     in_marts = len(Catalog.open().read("fct_sessions"))
+    fifos = {name: str(scene.root / name) for name in ("paused", "resume")}
+    for fifo in fifos.values():
+        os.mkfifo(fifo)
     writers = {day: Busy(WRITER, scene.home.root, day) for day in (SATURDAY, SUNDAY)}
     reader = Busy(READER, scene.home.root)
-    for busy in (*writers.values(), reader):
-        busy.start(12)
-    built = scene.zygote.run(assets=list(REBUILT))
+    scene.zygote.order(assets=list(REBUILT), dbt={"pause": "fct_sessions_equals_staging select count(*)", **fifos})
+    with open(fifos["paused"]) as paused:
+        paused.read()
     written = {day: writer.stop() for day, writer in writers.items()}
+    with open(fifos["resume"], "w"):
+        pass
+    built = scene.zygote.answer()
     read = reader.stop()
     print(f"\n{ {str(day): len(counts) for day, counts in written.items()} } writes, {len(read)} reads, {built}")
-    assert built["success"], built
+    assert built == {"success": True, "failures": [], "dbt_runs": 2, "status": 0}
+    assert marts(scene.home.warehouse) == scene.old
+    assert len(read) > 1
     assert set(read) == {in_marts}
     for day, counts in written.items():
         assert set(counts) == {rows[day] - n for n in range(4)}
