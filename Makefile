@@ -28,7 +28,7 @@ sandbox: $(STAMP)
 	$(BIN)/analytics-platform sandbox
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -x -m "not slow"

@@ -557,12 +557,16 @@ def _steady(query: Callable[[], Any], *, about: str) -> Any:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return query()
-        except (duckdb.IOException, FileNotFoundError) as error:
-            if attempt == _ATTEMPTS:
+        except (duckdb.Error, FileNotFoundError) as error:
+            # DuckDB opens a Parquet file more than once a query: replaced in between, it complains with an I/O error
+            # or, reading the new file by the old one's footer, with the bare base class. A query's fault is a subclass.
+            moved = isinstance(error, duckdb.IOException | FileNotFoundError) or type(error) is duckdb.Error
+            if moved and attempt < _ATTEMPTS:
+                continue
+            if moved:
                 raise ConfigurationError(
                     f"{about} cannot be read: {str(error).splitlines()[0]}", "See `analytics-platform doctor`."
                 ) from None
-        except duckdb.Error as error:
             words = " ".join(str(error).split("\n\n")[0].split())
             raise ConfigurationError(f"{about}: {words}", "Catalog.describe(name) shows the columns.") from None
     raise AssertionError("unreachable")

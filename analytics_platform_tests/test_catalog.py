@@ -85,9 +85,7 @@ def test_types_are_what_an_analyst_expects(catalog: Catalog) -> None:
 def test_staging_and_lake_read_partitions(catalog: Catalog) -> None:
     assert sorted(catalog.read("stg_smartlook__sessions", FIRST, FIRST)["session_id"]) == ["a", "b", "d"]
     assert sorted(catalog.read("smartlook/sessions", FIRST, FIRST, site="shop")["session_id"]) == ["a", "b"]
-    assert list(catalog.asset("smartlook/sessions").partition("2026-10-31", site="shop").read()["session_id"]) == [
-        "c"
-    ]
+    assert list(catalog.asset("smartlook/sessions").partition("2026-10-31", site="shop").read()["session_id"]) == ["c"]
     assert list(catalog.asset("smartlook/sessions").partition("2026-10-30|blog").read()["session_id"]) == ["d"]
 
 

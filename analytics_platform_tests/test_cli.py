@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 
 from analytics_platform.cli import app
 
-pytestmark = pytest.mark.xdist_group("dbt")
-
 _PLATFORM_VARIABLES = (
     "ANALYTICS_PLATFORM_",
     "SMARTLOOK_",

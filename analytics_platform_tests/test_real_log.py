@@ -1,6 +1,7 @@
 """Real input, the whole way: a web log of 1995 replayed through the sandbox, all five vendors, the marts.
 
-The log is not part of the project; the test skips where it is absent. The expected figures were counted from the log itself by
+The log is not part of the project; the test skips where it is absent. The expected figures were counted from the log
+itself by
 an independent script. They count HEAD like GET: with GET alone the same log has 2,822 sessions and 2,229 visitors.
 """
 
@@ -25,7 +26,6 @@ LOG = Path(__file__).parents[2] / "shared" / "real_data" / "nasa_19950801.tsv"
 
 pytestmark = [
     pytest.mark.skipif(not LOG.is_file(), reason="the real web log is not beside this checkout"),
-    pytest.mark.xdist_group("dbt"),
 ]
 
 
@@ -51,9 +51,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replayed]:
         settings = load_settings()
         with instance(settings) as dagster:
             runner = Runner(settings, dagster)
-            *_, report = runner.run(
-                world.first_day, world.last_day, vendors=vendor_names(), sites=settings.site_keys
-            )
+            *_, report = runner.run(world.first_day, world.last_day, vendors=vendor_names(), sites=settings.site_keys)
         catalog = Catalog.open(home)
         assert isinstance(report, RunReport)
         yield Replayed(report, catalog.read("fct_daily_traffic"), catalog.read("fct_sessions"))

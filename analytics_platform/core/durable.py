@@ -23,17 +23,28 @@ _STORAGE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.E
 
 @contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
-    """Turn an operating-system refusal into a StorageError that says what to do."""
+    """Turn an operating-system refusal, also one DuckDB met, into a StorageError that says what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _STORAGE_ERRNOS:
+    except Exception as error:
+        reason = _refusal(error)
+        if reason is None:
             raise
         raise StorageError(
-            f"{doing} failed: {os.strerror(error.errno)}.",
+            f"{doing} failed: {reason}.",
             "Free space or fix permissions under ANALYTICS_PLATFORM_HOME and run again; "
             "nothing half-written is visible.",
         ) from error
+
+
+def _refusal(error: Exception) -> str | None:
+    """The operating system's words if it was a refusal. DuckDB raises its own exceptions with those words inside."""
+    if isinstance(error, OSError):
+        return os.strerror(error.errno) if error.errno in _STORAGE_ERRNOS else None
+    if type(error).__module__ in ("duckdb", "_duckdb"):
+        text = str(error)
+        return next((words for words in map(os.strerror, _STORAGE_ERRNOS) if words in text), None)
+    return None
 
 
 def fsync_file(path: Path) -> None:

@@ -609,7 +609,12 @@ def _read_ndjson(path: Path, columns: Mapping[str, str]) -> str:
 
 
 def _copy(engine: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
-    engine.execute(f"COPY ({query}) TO {_literal(path)} (FORMAT parquet, COMPRESSION zstd)")
+    try:
+        with storage_errors("Writing to the lake"):
+            engine.execute(f"COPY ({query}) TO {_literal(path)} (FORMAT parquet, COMPRESSION zstd)")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _literal(path: Path) -> str:

@@ -198,7 +198,7 @@ def inputs_digest(settings: Settings) -> str:
 
 def record_build(settings: Settings, build: Build) -> None:
     """Note a green build of all marts inside the warehouse itself: where the file goes, the note goes."""
-    with warehouse_connection(settings) as connection:
+    with storage_errors("Recording the build"), warehouse_connection(settings) as connection:
         connection.execute(
             "CREATE SCHEMA IF NOT EXISTS _platform; CREATE TABLE IF NOT EXISTS _platform.builds "
             "(first_day DATE, last_day DATE, started_at TIMESTAMP, inputs VARCHAR)"

@@ -67,7 +67,8 @@ def warehouse_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnecti
         settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(warehouse_resource(settings).get_connection())
+            with storage_errors("Opening the warehouse"):
+                connection = stack.enter_context(warehouse_resource(settings).get_connection())
         except duckdb.IOException as error:
             raise StorageError(
                 f"The warehouse is in use: {str(error).splitlines()[0]}",

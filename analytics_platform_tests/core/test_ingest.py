@@ -154,7 +154,6 @@ def _secrets(sandbox: Sandbox) -> list[str]:
     return [*given, *issued]
 
 
-@pytest.mark.xdist_group("finished")
 def test_every_vendor_is_done_and_the_second_run_spends_nothing(finished: Finished) -> None:
     assert {name: (result.state, result.failed_checks) for name, result in finished.results.items()} == {
         name: ("done", []) for name in vendor_names()
@@ -163,7 +162,6 @@ def test_every_vendor_is_done_and_the_second_run_spends_nothing(finished: Finish
     assert (finished.requests_again, {result.state for result in finished.again.values()}) == (0, {"complete"})
 
 
-@pytest.mark.xdist_group("finished")
 def test_every_partition_is_materialised_with_its_rows_and_requests(finished: Finished) -> None:
     lake = Lake(finished.house.home.lake)
     dependent = {spec.qualified_name for stream in all_streams() if stream.depends_on for spec in stream.tables}
@@ -184,7 +182,6 @@ def test_every_partition_is_materialised_with_its_rows_and_requests(finished: Fi
     assert sum(result.rows for result in finished.results.values()) > 200
 
 
-@pytest.mark.xdist_group("finished")
 def test_every_check_ran_and_passed(finished: Finished) -> None:
     wanted = [
         dg.AssetCheckKey(dg.AssetKey(spec.asset_key), name) for spec in all_tables().values() for name in CHECK_NAMES
@@ -197,7 +194,6 @@ def test_every_check_ran_and_passed(finished: Finished) -> None:
     assert len(found) == len(wanted)
 
 
-@pytest.mark.xdist_group("finished")
 def test_no_secret_is_in_any_file_or_on_the_terminal(finished: Finished) -> None:
     """Event log, run records, ledger, landing: every byte that is not compressed."""
     assert len(finished.secrets) >= 8
@@ -211,7 +207,6 @@ def test_no_secret_is_in_any_file_or_on_the_terminal(finished: Finished) -> None
         assert secret not in finished.output
 
 
-@pytest.mark.xdist_group("finished")
 def test_no_secret_is_in_the_lake_or_in_a_landed_page(finished: Finished) -> None:
     pattern = "|".join(map(re.escape, finished.secrets))
     with duckdb.connect() as engine:
@@ -229,7 +224,6 @@ def test_no_secret_is_in_the_lake_or_in_a_landed_page(finished: Finished) -> Non
                 assert not re.search(pattern, body.decode())
 
 
-@pytest.mark.xdist_group("finished")
 def test_previews_mask_people_and_replay_links(finished: Finished) -> None:
     for spec in all_tables().values():
         for metadata in metadata_of(finished.instance, spec).values():
@@ -238,7 +232,6 @@ def test_previews_mask_people_and_replay_links(finished: Finished) -> None:
             assert not re.search(r"[\w.]+@[\w.]+\.\w+", preview), spec.qualified_name
 
 
-@pytest.mark.xdist_group("finished")
 def test_replay_of_everything_asks_nobody(
     finished: Finished, vendors: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

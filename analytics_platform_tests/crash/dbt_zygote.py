@@ -4,14 +4,14 @@
 Belongs here: running the real transform step to its end or to a kill inside dbt. Does not belong here: what must hold
 afterwards (`test_dbt_kill`).
 
-Reads one JSON object a line: `{"first_day", "last_day", "assets": […], "vendors": […], "dbt": {…}, "environment": {…}}`:
-either a Dagster run of these assets, or what `analytics-platform run` does for these vendors. The child that answers it
+Reads one JSON object a line, `{"first_day", "last_day", "assets": […] or "vendors": […], "dbt": {…}, "environment":
+{…}}`: a Dagster run of these assets, or what `analytics-platform run` does for these vendors. The child that answers it
 is the leader of a process group of two, as in production: Dagster, and the dbt that Dagster starts.
 dbt is a fork too (with the arguments, the environment and the folder dagster-dbt gives it), because starting and
 parsing are 6 of its 8 seconds. In `dbt`: `trace` names a file for one JSON line a statement, `kill` the label of the
 statement before which (with `during`: in the middle of which) `victim` gets SIGKILL: "group" or only "dbt", `pause` the
 label of the one before which the FIFO `paused` is opened to say so, and the FIFO `resume` to wait. Only the first dbt
-of a run is treated so; a run may start a second.
+of a run is treated so; a run may start a second, and pauses before it at the latest.
 
 A label is `<node> <what>`, with `#n` from the second time on: two threads run models in an order that changes, but each
 model's own statements come in the same order. `delete …; insert …`, which dbt sends as one, count as two.
@@ -23,6 +23,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
+from types import SimpleNamespace
 from typing import IO, Any
 
 import dagster as dg
@@ -66,7 +68,8 @@ class Statements:
         self._here = threading.local()
 
     def install(self) -> None:
-        original = local.DuckDBCursorWrapper.execute
+        wrapper: Any = local.DuckDBCursorWrapper
+        original = wrapper.execute
 
         def execute(cursor: Any, sql: str, bindings: Any = None) -> Any:
             result = None
@@ -79,7 +82,7 @@ class Statements:
                     self._trace.write(json.dumps([label, time.monotonic() - begun]) + "\n")
             return result
 
-        local.DuckDBCursorWrapper.execute = execute
+        wrapper.execute = execute
 
     def _label(self, sql: str) -> str:
         words = _COMMENT.sub(" ", sql).lower().split()
@@ -96,9 +99,7 @@ class Statements:
 
     def _at(self, label: str) -> None:
         if label == self._wanted.get("pause"):
-            for fifo, mode in (("paused", "w"), ("resume", "r")):
-                with open(self._wanted[fifo], mode):  # noqa: PTH123
-                    pass
+            pause(self._wanted)
         if label != self._kill:
             return
         if self._during:
@@ -113,8 +114,20 @@ class Statements:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def pause(wanted: Mapping[str, Any]) -> None:
+    """Once a run: say so and wait."""
+    fifo = wanted["paused"]
+    try:
+        os.rename(fifo, f"{fifo}.taken")  # noqa: PTH104
+    except FileNotFoundError:
+        return
+    for name, mode in ((f"{fifo}.taken", "w"), (wanted["resume"], "r")):
+        with open(name, mode):  # noqa: PTH123
+            pass
+
+
 def _split(sql: str) -> list[str]:
-    """Statements one by one where dbt sends a window's delete and insert together. Both lie between BEGIN and COMMIT."""
+    """Statements one by one where dbt sends a window's delete and insert together. Both lie in one transaction."""
     if _COMMENT.sub("", sql).lstrip().lower().startswith("delete from"):
         return [statement.query for statement in duckdb.extract_statements(sql)]
     return [sql]
@@ -158,6 +171,17 @@ class ForkedDbt:
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
+
+
+def popen(waiting: list[ForkedDbt], wanted: Mapping[str, Any]) -> Any:
+    """Stands for the class Popen while the run lasts."""
+
+    def start(args: Sequence[str], **options: Any) -> ForkedDbt:
+        if len(waiting) == 1 and "pause" in wanted:
+            pause(wanted)
+        return waiting.pop(0).start(args, **options)
+
+    return start
 
 
 def _dbt(order_from: int, wanted: Mapping[str, Any], manifest: Any) -> int:
@@ -258,10 +282,11 @@ def main() -> None:
             waiting: list[ForkedDbt] = []
             try:
                 os.environ.update(command.get("environment", {}))
-                waiting += [ForkedDbt(command.get("dbt", {}), manifest), ForkedDbt({}, manifest)]
-                invocations.subprocess.Popen = lambda *a, dbts=waiting, **k: (  # type: ignore[attr-defined]
-                    dbts.pop(0).start(*a, **k)
-                )
+                wanted = command.get("dbt", {})
+                waiting += [ForkedDbt(wanted, manifest), ForkedDbt({}, manifest)]
+                # dagster-dbt's view of the module alone: whoever else starts a process gets the real one.
+                shim = SimpleNamespace(Popen=popen(waiting, wanted), PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+                vars(invocations)["subprocess"] = shim
                 answer = run_as_the_command_does(command) if "vendors" in command else run(job, command)
             except BaseException:  # a child must not go on reading commands
                 answer["failures"] = [traceback.format_exc()]

@@ -29,8 +29,6 @@ from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import generate
 from analytics_platform.vendors import streams_of
 
-pytestmark = pytest.mark.xdist_group("crash")
-
 SITE = "shop"
 TABLES = next(stream for stream in streams_of("inspectlet") if stream.name == "sessions").tables
 

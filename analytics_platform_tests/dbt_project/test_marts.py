@@ -9,8 +9,6 @@ import pytest
 
 from analytics_platform_tests.dbt_project.conftest import DST_SUNDAY, MONDAY, SATURDAY, Warehouse
 
-pytestmark = pytest.mark.xdist_group("dbt")
-
 MEASURES = "visitors, sessions, views, bounces"
 
 

@@ -12,8 +12,6 @@ from analytics_platform.core.tables import Sensitivity
 from analytics_platform_tests.dbt_project.conftest import PROJECT, Warehouse
 from analytics_platform_tests.dbt_project.lake_fixture import table_specs
 
-pytestmark = pytest.mark.xdist_group("dbt")
-
 Node = dict[str, Any]
 
 

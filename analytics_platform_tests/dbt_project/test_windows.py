@@ -18,8 +18,6 @@ from analytics_platform_tests.dbt_project.conftest import (
 )
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
-pytestmark = pytest.mark.xdist_group("dbt")
-
 MARTS = ("--select", "+fct_sessions", "+fct_daily_traffic")
 SESSIONS = "SELECT vendor_session_id FROM fct_sessions WHERE vendor = 'smartlook' AND site_key = 'shop' ORDER BY 1"
 

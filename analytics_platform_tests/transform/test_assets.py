@@ -22,7 +22,7 @@ from analytics_platform.transform import MART_GROUPS, marts_are_current, publish
 from analytics_platform_tests.dbt_project.conftest import saturday_sessions, sunday_sessions
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
-pytestmark = [pytest.mark.xdist_group("dbt"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.timeout(280)]
 
 SATURDAY, SUNDAY, MONDAY = date(2026, 10, 24), date(2026, 10, 25), date(2026, 10, 26)
 
@@ -87,9 +87,7 @@ def _materialized(result: dg.ExecuteInProcessResult, name: str) -> dict[str | No
 
 
 def _checks(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    found = (
-        e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION"
-    )
+    found = (e.asset_check_evaluation_data for e in result.all_events if e.event_type_value == "ASSET_CHECK_EVALUATION")
     return {f"{c.asset_key.to_user_string()}.{c.check_name}": c for c in found}
 
 

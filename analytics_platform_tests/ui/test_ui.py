@@ -12,8 +12,6 @@ from analytics_platform.core.errors import ConfigurationError
 from analytics_platform.ui import HOST, free_port
 from analytics_platform_tests.ui.running_ui import RunningUi, first_line, processes_of, start_ui, wait_until
 
-pytestmark = pytest.mark.xdist_group("ui")
-
 
 @pytest.fixture
 def empty_home(tmp_path: Path) -> Path:

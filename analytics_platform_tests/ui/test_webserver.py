@@ -23,8 +23,6 @@ from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import generate
 from analytics_platform_tests.ui.running_ui import RunningUi, running_ui, wait_until
 
-pytestmark = pytest.mark.xdist_group("ui")
-
 FIRST_DAY = date(2026, 10, 5)
 LAST_DAY = date(2026, 10, 6)
 VENDORS = {"smartlook", "inspectlet", "pirsch", "kameleoon", "kissmetrics"}

@@ -1,8 +1,8 @@
 {{ config(materialized='table') }}
 
-{# Read by file name, not by row; naming the sources all the same makes the lineage true. #}
+{# Read by file name, not by row; naming the staging models all the same makes the lineage true. #}
 {% for vendor, table_name in var('spine_tables').items() %}
--- depends on {{ source(vendor, table_name).identifier }} of {{ vendor }}
+-- after {{ ref('stg_' ~ vendor ~ '__' ~ table_name).identifier }}
 {% endfor %}
 
 with files as (
