@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,22 @@ def test_out_of_quota_in_a_range_finishes_no_day_and_resumes_call_by_call(rig: R
     assert outcome.deferred is not None
     assert (outcome.deferred.days, outcome.deferred.landed_records) == (tuple(days(4)), 8)
     assert (rig.run(stream, days(4)).done_days, rig.last_requests) == (days(4), 1)
+
+
+@pytest.mark.parametrize("paid", range(10))
+def test_a_range_cut_into_batches_finishes_the_newest_batches(rig: Rig, paid: int) -> None:
+    """Five days, two a batch, three calls a batch: 8-9, then 6-7, then what is left, the 5th."""
+    stream = replace(rig.stream("range"), days_per_batch=lambda ids: 2 if ids["wid"] == "7" else 1)
+    rig.vendor.fail_at[paid + 1] = quota_spent()
+    outcome = rig.run(stream, days(5))
+    batches = paid // 3
+    finished = days(5)[max(0, 5 - 2 * batches) :] if batches else []
+    assert outcome.done_days == finished
+    assert (outcome.deferred is None) == (paid >= 9)
+    if outcome.deferred is not None:
+        assert outcome.deferred.days == tuple(day for day in days(5) if day not in finished)
+    assert rig.run(stream, days(5)).done_days == days(5)
+    assert len(rig.vendor.asked) == (9 if paid >= 9 else 10)
 
 
 def test_pages_that_waited_for_quota_do_not_make_a_day_final(rig: Rig) -> None:
