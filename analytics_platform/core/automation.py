@@ -25,6 +25,8 @@ __all__ = ["Automation", "range_tags", "requests_for_deferred", "vendor_automati
 
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
+_DEFERRAL_TAG = "analytics_platform/deferral"
+_RESUME_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,27 +147,36 @@ def _quota_reset_sensor(vendor: str, streams: Sequence[Stream], job: Any) -> dg.
         if not due:
             yield dg.SkipReason(_why_quiet(vendor, waiting))
             return
-        yield from requests_for_deferred(due, by_name)
+        yield from requests_for_deferred(due, by_name, context.instance)
 
     return sensor
 
 
-def requests_for_deferred(due: Sequence[Deferral], streams: dict[str, Stream]) -> Iterator[dg.RunRequest]:
-    """One run per deferral, newest day first. The run key names the deferral, so a repeated tick requests nothing
-    new.
+def requests_for_deferred(
+    due: Sequence[Deferral], streams: dict[str, Stream], instance: dg.DagsterInstance
+) -> Iterator[dg.RunRequest]:
+    """One run per deferral, newest day first. The run key names the deferral, so a repeated tick requests nothing new.
+
+    A run that failed or was killed leaves its deferral behind: it is asked for again, three times in all.
     """
     for deferral in sorted(due, key=lambda d: d.last_day, reverse=True):
+        name = (
+            f"{deferral.vendor}:{deferral.stream}:{deferral.site}:{deferral.first_day}:{deferral.last_day}:"
+            f"{deferral.resume_at.isoformat(timespec='seconds')}"
+        )
+        ended_badly = instance.get_runs_count(
+            dg.RunsFilter(
+                tags={_DEFERRAL_TAG: name}, statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+            )
+        )
         yield dg.RunRequest(
-            run_key=(
-                f"{deferral.vendor}:{deferral.stream}:{deferral.site}:{deferral.first_day}:{deferral.last_day}:"
-                f"{deferral.resume_at.isoformat(timespec='seconds')}"
-            ),
+            run_key=name if not ended_badly else f"{name}:again-{min(ended_badly, _RESUME_ATTEMPTS - 1)}",
             asset_selection=[dg.AssetKey(spec.asset_key) for spec in streams[deferral.stream].tables],
             tags={
                 **range_tags(deferral.site, deferral.first_day, deferral.last_day),
                 "vendor": deferral.vendor,
                 "site": deferral.site,
-                "analytics_platform/resumed": "true",
+                _DEFERRAL_TAG: name,
             },
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.test_utils import create_run_for_test
 
 from analytics_platform.core.automation import range_tags, requests_for_deferred, vendor_automation
 from analytics_platform.core.clock import ManualClock
@@ -137,12 +138,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     return chosen
 
 
-def evaluate(settings: Settings) -> list[dg.RunRequest | dg.SkipReason]:
+def evaluate(settings: Settings, runs: Sequence[tuple[str, dg.DagsterRunStatus]] = ()) -> list[Any]:
+    """One tick, on an instance where `runs` of a deferral ended before."""
     (sensor,) = vendor_automation("inspectlet", STREAMS, settings, daily_at=(3, 12)).sensors
     with (
         dg.DagsterInstance.ephemeral() as instance,
         dg.build_sensor_context(instance=instance, resources={"platform": PlatformResource()}) as context,
     ):
+        for deferral, status in runs:
+            create_run_for_test(instance, tags={"analytics_platform/deferral": deferral}, status=status)
         return outcome(sensor.evaluate_tick(context))
 
 
@@ -163,9 +167,23 @@ def test_at_and_after_the_reset_it_resumes_exactly_what_was_deferred(
     ((key, request),) = requests(evaluate(settings)).items()
     assert (request.tags[START], request.tags[END]) == ("2026-11-01|shop", "2026-11-03|shop")
     assert {key.path[-1] for key in request.asset_selection or ()} == {"sessions", "session_pages", "session_tags"}
-    assert request.tags["analytics_platform/resumed"] == "true"
+    assert request.tags["analytics_platform/deferral"] == key
     # Already asked: the next tick asks with the same key, which Dagster starts once.
     assert set(requests(evaluate(settings))) == {key}
+
+
+@pytest.mark.parametrize(
+    ("failed", "suffix"), [(0, ""), (1, ":again-1"), (2, ":again-2"), (3, ":again-2"), (9, ":again-2")]
+)
+def test_a_resumed_run_that_died_is_asked_for_again_three_times_in_all(
+    settings: Settings, clock: ManualClock, failed: int, suffix: str
+) -> None:
+    defer(settings)
+    clock.sleep(1)
+    ((key, _),) = requests(evaluate(settings)).items()
+    died = [(key, dg.DagsterRunStatus.FAILURE if n % 2 else dg.DagsterRunStatus.CANCELED) for n in range(failed)]
+    others = [(key, dg.DagsterRunStatus.SUCCESS), (f"{key}x", dg.DagsterRunStatus.FAILURE)]
+    assert set(requests(evaluate(settings, [*died, *others]))) == {key + suffix}
 
 
 def test_newest_days_first_and_other_vendors_and_unknown_streams_left_alone(
@@ -211,11 +229,12 @@ def test_a_second_deferral_of_the_same_days_has_a_key_of_its_own() -> None:
         )
 
     by_name = {stream.name: stream for stream in STREAMS}
-    keys = {
-        request.run_key
-        for resume_at in (RESET, RESET + timedelta(hours=1))
-        for request in requests_for_deferred([deferral(resume_at)], by_name)
-    }
+    with dg.DagsterInstance.ephemeral() as instance:
+        keys = {
+            request.run_key
+            for resume_at in (RESET, RESET + timedelta(hours=1))
+            for request in requests_for_deferred([deferral(resume_at)], by_name, instance)
+        }
     assert len(keys) == 2
 
 
