@@ -45,6 +45,7 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Block the calling thread."""
         if seconds > 0:
+            # The one place that sleeps for a vendor: everybody else holds a Clock, which tests replace.
             time.sleep(seconds)
 
 

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
@@ -48,13 +49,20 @@ def secret_variable(name: str) -> Any:  # str to the type checker, an EnvVar ref
 
 def open_ledger(settings: Settings, clock: Clock | None = None) -> Ledger:
     """The request ledger: the database named by the environment, else the home's SQLite file."""
+    return _open_ledger(_ledger_location(settings), clock or SystemClock())
+
+
+def _ledger_location(settings: Settings) -> str:
+    return settings.database_url or str(settings.home.ledger)
+
+
+def _open_ledger(location: str, clock: Clock) -> Ledger:
     # A database toolkit is a quarter of the time it takes to import the definitions, and they open no ledger.
     from analytics_platform.core.quota import Ledger
 
-    if settings.database_url:
-        return Ledger.open(settings.database_url, clock or SystemClock())
-    settings.home.ledger.parent.mkdir(parents=True, exist_ok=True)
-    return Ledger.open(settings.home.ledger, clock or SystemClock())
+    if "://" not in location:
+        Path(location).parent.mkdir(parents=True, exist_ok=True)
+    return Ledger.open(location, clock)
 
 
 POLITE_WAIT_SECONDS: Final = 65.0
@@ -62,8 +70,8 @@ POLITE_WAIT_SECONDS: Final = 65.0
 
 
 @lru_cache(maxsize=8)
-def _shared_ledger(url_or_path: str) -> Ledger:
-    return open_ledger(load_settings())
+def _shared_ledger(location: str) -> Ledger:
+    return _open_ledger(location, SystemClock())
 
 
 class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # generic only for IO managers
@@ -90,8 +98,7 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # ge
     @property
     def ledger(self) -> Ledger:
         """One ledger object a process and home; the file or server behind it is shared by all."""
-        settings = self.settings
-        return _shared_ledger(settings.database_url or str(settings.home.ledger))
+        return _shared_ledger(_ledger_location(self.settings))
 
 
 class VendorResource(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  # as above

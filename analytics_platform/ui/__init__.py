@@ -147,6 +147,7 @@ class _Parts:
                     raise _PartEnded(f"The {name} ended by itself (exit code {code}).")
             if deadline is not None and time.monotonic() > deadline:
                 raise _PartEnded(f"The UI did not come up within {seconds:.0f} s.")
+            # Three children and a socket at once: nothing in the standard library blocks on all of them.
             time.sleep(_LOOK_EVERY_SECONDS)
 
     def _reap(self) -> None:

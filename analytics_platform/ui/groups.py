@@ -37,6 +37,7 @@ def end_groups(
     deadline = time.monotonic() + grace_seconds
     while any(_is_alive(group) for group in groups) and time.monotonic() < deadline:
         reap()
+        # A group may hold processes that are not our children, which cannot be waited for.
         time.sleep(_LOOK_EVERY_SECONDS)
     for group in groups:
         _signal(group, signal.SIGKILL)

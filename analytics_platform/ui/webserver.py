@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     install_redaction()
     while not answers(code_socket):
+        # The code server tells nobody when it is ready; a connection that is accepted is the only sign.
         time.sleep(_LOOK_EVERY_SECONDS)
     with (
         socket.socket(fileno=descriptor) as listener,
