@@ -66,7 +66,7 @@ class Sandbox:
             raise ValueError(f"no such vendor: {', '.join(sorted(unknown))}")
         self._vendors = tuple(vendor for vendor in VENDORS if vendor in vendors)
         self.world = world
-        self.context = ServerContext()
+        self.context = ServerContext(world_now_ms=world.now_ms)
         self._ports = dict(ports or {})
         self._profiles = {name: dict(profile) for name, profile in (profiles or {}).items()}
         self._servers: list[uvicorn.Server] = []

@@ -132,6 +132,22 @@ class ServerContext:
     base_urls: dict[str, str] = field(default_factory=dict)
     monotonic: Callable[[], float] = time.monotonic
     tokens: dict[str, TokenStore] = field(default_factory=dict)
+    world_now_ms: int = 0
+    _advanced_seconds: float = 0.0
+    _started: float = field(default_factory=time.monotonic)
+
+    def now_ms(self) -> int:
+        """The present of what is written (UTC epoch ms): the world's own, plus the time served and `advance`d since.
+
+        Answers about the generated past never ask this, so they stay the same whenever they are asked.
+        """
+        return self.world_now_ms + int((time.monotonic() - self._started + self._advanced_seconds) * 1000)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for what is written: buffers are flushed, lifetimes run out. Never backwards."""
+        if seconds < 0:
+            raise ValueError("time does not go backwards")
+        self._advanced_seconds += seconds
 
     def token_store(self, vendor: str) -> TokenStore:
         """The tokens of this vendor (Kameleoon's are issued on another port than they are used)."""
