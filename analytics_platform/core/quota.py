@@ -37,6 +37,7 @@ import json
 import logging
 import math
 import os
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,10 +45,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeVar, cast
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from analytics_platform.core.clock import Clock, SystemClock
@@ -198,8 +200,11 @@ def _facts_query(window_count: int) -> sa.Select[Any]:
         sa.select(_buckets.c.strikes).where(bucket).scalar_subquery(),
         sa.select(_buckets.c.trusted_us).where(bucket).scalar_subquery(),
         by_stamp.scalar_subquery(),
+        # Rows older than a window's span cannot hold anybody back, and walking them would make every decision slower.
         *(
-            by_stamp.offset(sa.bindparam(f"offset_{i}", type_=sa.Integer)).scalar_subquery()
+            by_stamp.where(_requests.c.ledger_us > sa.bindparam(f"since_{i}", type_=sa.BigInteger))
+            .offset(sa.bindparam(f"offset_{i}", type_=sa.Integer))
+            .scalar_subquery()
             for i in range(window_count)
         ),
     ]
@@ -207,6 +212,107 @@ def _facts_query(window_count: int) -> sa.Select[Any]:
 
 
 _INSERT_REQUEST: Final = _requests.insert()
+
+
+@dataclass(eq=False)
+class _Ask:
+    """One caller's question to the ledger and, once decided, its answer."""
+
+    windows: tuple[Window, ...]
+    binds: dict[str, object]
+    row: dict[str, object]
+    cost: int
+    longest_wait_us: float
+    answer: _Answer | None = None
+    error: Exception | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """`last_row` is None where nothing was written: the slot is too far away."""
+
+    wait_us: int
+    wall: datetime
+    strikes: int
+    last_row: int | None
+
+
+class _Statements(Protocol):
+    """The two statements of a decision, on whichever road to the database is open."""
+
+    def facts(self, ask: _Ask, now_us: int) -> _Facts: ...
+
+    def write(self, row: Mapping[str, object], times: int) -> int: ...
+
+
+class _CoreStatements:
+    """Through SQLAlchemy: any database."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def facts(self, ask: _Ask, now_us: int) -> _Facts:
+        binds = ask.binds | _since(now_us, ask.windows)
+        return _facts_of(self._connection.execute(_facts_query(len(ask.windows)), binds).one())
+
+    def write(self, row: Mapping[str, object], times: int) -> int:
+        inserted = self._connection.execute(_INSERT_REQUEST, row).inserted_primary_key
+        if times > 1:
+            self._connection.execute(_INSERT_REQUEST, [row] * (times - 1))
+        return (inserted[0] if inserted else 0) + times - 1
+
+
+class _DriverStatements:
+    """The same two statements, compiled once, straight to SQLite's driver: most of a decision's time was on the way
+    through the toolkit.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def facts(self, ask: _Ask, now_us: int) -> _Facts:
+        sql, names, constants = _driver_facts(len(ask.windows))
+        binds = {**constants, **ask.binds, **_since(now_us, ask.windows)}
+        return _facts_of(self._connection.execute(sql, [binds[name] for name in names]).fetchone())
+
+    def write(self, row: Mapping[str, object], times: int) -> int:
+        sql, names, _ = _driver_insert()
+        values = [row[name] for name in names]
+        for _ in range(times):
+            last = self._connection.execute(sql, values).lastrowid
+        return int(last or 0)
+
+
+def _since(now_us: int, windows: Sequence[Window]) -> dict[str, object]:
+    return {f"since_{i}": now_us - window.span_us for i, window in enumerate(windows)}
+
+
+_Compiled = tuple[str, tuple[str, ...], Mapping[str, object]]
+"""SQL text, the names of its positions in order, and the values of those that are constants."""
+
+
+@lru_cache(maxsize=16)
+def _driver_facts(window_count: int) -> _Compiled:
+    return _compiled(_facts_query(window_count).compile(dialect=sqlite_dialect.dialect()))
+
+
+@lru_cache(maxsize=1)
+def _driver_insert() -> _Compiled:
+    names = [column.name for column in _requests.c if column.name != "id"]
+    return _compiled(_INSERT_REQUEST.compile(dialect=sqlite_dialect.dialect(), column_keys=names))
+
+
+def _compiled(statement: Any) -> _Compiled:
+    return str(statement), tuple(statement.positiontup), dict(statement.params)
+
+
+def _facts_of(row: Sequence[Any]) -> _Facts:
+    lost_us, blocked_until_us, strikes, trusted_us, newest_us, *nth_us = row
+    return _Facts(newest_us or 0, tuple(nth_us), blocked_until_us or 0, strikes or 0, trusted_us or 0, lost_us)
 
 
 def earliest_us(now_us: int, windows: Sequence[Window], facts: _Facts) -> int:
@@ -311,7 +417,7 @@ def _sqlite_engine(path: Path) -> sa.Engine:
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         poolclass=sa.pool.QueuePool,
-        pool_size=1,
+        pool_size=2,  # one for decisions, kept; one for everything else
         max_overflow=0,
         pool_reset_on_return=None,
         hide_parameters=True,
@@ -399,6 +505,10 @@ class Ledger:
         self._offset_us = 0
         self._pid = os.getpid()
         self._struck: set[tuple[str, str]] = set()
+        self._asks: list[_Ask] = []
+        self._asks_lock = threading.Lock()
+        self._driver: sa.PoolProxiedConnection | None = None
+        self._driver_mode = ""
 
     @classmethod
     def open(cls, url_or_path: str | Path, clock: Clock | None = None) -> Self:
@@ -421,6 +531,7 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
+            self._close_driver()
             if self._engine is not None:
                 self._engine.dispose()
                 self._engine = None
@@ -464,46 +575,71 @@ class Ledger:
                 `resume_at`.
             StorageError: the ledger cannot be written.
         """
-        offsets = [_offset(window, cost=cost, keep_free=keep_free) for window in windows]
-        binds = {"account": account, "method_class": method_class}
-        binds_with_offsets = binds | {f"offset_{i}": offset for i, offset in enumerate(offsets)}
-        label = work or Spending()
-        row = binds | {
-            "kind": "sent",
-            "endpoint": endpoint[:200],
-            "vendor": account.partition(":")[0],
-            "stream": label.stream,
-            "site": label.site,
-            "run_id": label.run_id,
-        }
-
-        def decide(connection: sa.Connection) -> tuple[int, datetime, int, int | None]:
-            self._serialise(connection, account, method_class)
-            facts = self._facts(connection, len(windows), binds_with_offsets)
-            now_us, wall = self._now_us(), self._clock.now()
-            leave_us = earliest_us(now_us, windows, facts)
-            wait_us = leave_us - now_us
-            if wait_us > max_wait_seconds * MICROSECONDS:
-                return wait_us, wall, facts.strikes, None
-            stamped = row | {"ledger_us": leave_us, "sent_us": _to_us(wall) + wait_us}
-            inserted = connection.execute(_INSERT_REQUEST, stamped).inserted_primary_key
-            if cost > 1:
-                connection.execute(_INSERT_REQUEST, [stamped] * (cost - 1))
-            return wait_us, wall, facts.strikes, (inserted[0] if inserted else 0) + cost - 1
-
-        synced = any(window.seconds > SYNCED_FROM_SECONDS for window in windows)
-        wait_us, wall, strikes, last_row = self._run(decide, mode="durable" if synced else "quick")
-        leave_at = wall + timedelta(microseconds=wait_us)
-        if last_row is None:
+        ask = _ask(account, method_class, windows, endpoint, cost=cost, keep_free=keep_free, work=work or Spending())
+        ask.longest_wait_us = max_wait_seconds * MICROSECONDS
+        answer = self._decide(ask)
+        leave_at = answer.wall + timedelta(microseconds=answer.wait_us)
+        if answer.last_row is None:
             raise _exhausted(account, method_class, endpoint, leave_at, windows)
-        if strikes:
+        if answer.strikes:
             self._struck.add((account, method_class))
-        if self._file is not None:
-            self._file.note_last_row(last_row)
-        if wait_us > 0:
-            self._clock.sleep(wait_us / MICROSECONDS)
+        if answer.wait_us > 0:
+            self._clock.sleep(answer.wait_us / MICROSECONDS)
             self._still_allowed(account, method_class, endpoint, windows)
         return leave_at
+
+    def _decide(self, ask: _Ask) -> _Answer:
+        """Group commit: whoever gets the lock decides for everybody who queued meanwhile, in one transaction."""
+        with self._asks_lock:
+            self._asks.append(ask)
+        with self._lock:
+            if not ask.is_settled:
+                with self._asks_lock:
+                    batch, self._asks = self._asks, []
+                self._decide_together(batch)
+        if ask.error is not None:
+            raise ask.error
+        if ask.answer is None:
+            raise AssertionError("unreachable")
+        return ask.answer
+
+    def _decide_together(self, batch: Sequence[_Ask]) -> None:
+        def decide(statements: _Statements) -> list[_Answer]:
+            return [self._decide_one(statements, ask) for ask in batch]
+
+        synced = any(window.seconds > SYNCED_FROM_SECONDS for ask in batch for window in ask.windows)
+        mode: Literal["quick", "durable"] = "durable" if synced else "quick"
+        try:
+            if self._file is None:
+                answers = self._run(lambda connection: self._decide_serially(connection, batch), mode=mode)
+            else:
+                answers = self._run_on_driver(decide, mode=mode)
+        except Exception as error:
+            for ask in batch:
+                ask.error = error
+            return
+        last_rows = [answer.last_row for answer in answers if answer.last_row is not None]
+        if last_rows and self._file is not None:
+            self._file.note_last_row(max(last_rows))
+        for ask, answer in zip(batch, answers, strict=True):
+            ask.answer = answer
+
+    def _decide_serially(self, connection: sa.Connection, batch: Sequence[_Ask]) -> list[_Answer]:
+        buckets = {(str(ask.row["account"]), str(ask.row["method_class"])) for ask in batch}
+        for account, method_class in sorted(buckets):
+            self._serialise(connection, account, method_class)
+        statements = _CoreStatements(connection)
+        return [self._decide_one(statements, ask) for ask in batch]
+
+    def _decide_one(self, statements: _Statements, ask: _Ask) -> _Answer:
+        now_us, wall = self._now_us(), self._clock.now()
+        facts = statements.facts(ask, now_us)
+        leave_us = earliest_us(now_us, ask.windows, facts)
+        wait_us = leave_us - now_us
+        if wait_us > ask.longest_wait_us:
+            return _Answer(wait_us, wall, facts.strikes, None)
+        stamped = ask.row | {"ledger_us": leave_us, "sent_us": _to_us(wall) + wait_us}
+        return _Answer(wait_us, wall, facts.strikes, statements.write(stamped, ask.cost))
 
     def _still_allowed(self, account: str, method_class: str, endpoint: str, windows: Sequence[Window]) -> None:
         """After a sleep: somebody else may have met a 429 meanwhile. The slot stays spent, nothing is sent."""
@@ -669,9 +805,9 @@ class Ledger:
         return self._run(read, mode="read")
 
     def _window_usage(self, connection: sa.Connection, account: str, method_class: str, window: Window) -> WindowUsage:
-        binds = {"account": account, "method_class": method_class, "offset_0": window.limit - 1}
-        facts = self._facts(connection, 1, binds)
         now_us, wall = self._now_us(), self._clock.now()
+        binds = {"account": account, "method_class": method_class, "offset_0": window.limit - 1}
+        facts = self._facts(connection, 1, binds | _since(now_us, (window,)))
         since_us = now_us - window.span_us
 
         def count(table: sa.Table) -> int:
@@ -818,9 +954,7 @@ class Ledger:
     # ---------------------------------------------------------------------------------------------- inside transactions
 
     def _facts(self, connection: sa.Connection, window_count: int, binds: Mapping[str, object]) -> _Facts:
-        row = connection.execute(_facts_query(window_count), binds).one()
-        lost_us, blocked_until_us, strikes, trusted_us, newest_us = row[:5]
-        return _Facts(newest_us or 0, tuple(row[5:]), blocked_until_us or 0, strikes or 0, trusted_us or 0, lost_us)
+        return _facts_of(connection.execute(_facts_query(window_count), binds).one())
 
     def _declared(self, connection: sa.Connection, account: str) -> dict[str, tuple[Window, ...]]:
         found: dict[str, tuple[Window, ...]] = {}
@@ -871,11 +1005,57 @@ class Ledger:
                     raise _os_error(error) from error
             raise AssertionError("unreachable")
 
+    def _run_on_driver(self, work: Callable[[_Statements], _T], *, mode: Literal["quick", "durable"]) -> _T:
+        """As `_run`, without SQLAlchemy between: decisions of one process are limited by it, not by SQLite."""
+        for last_attempt in (False, True):
+            try:
+                connection = self._driver_connection(mode)
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    result = work(_DriverStatements(connection))
+                except BaseException:
+                    connection.execute("ROLLBACK")
+                    raise
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._close_driver()
+                wrapped = DBAPIError(None, None, error)
+                if last_attempt or not _says_unusable(wrapped):
+                    raise _storage_error(wrapped) from error
+                self._connect()
+            except OSError as error:
+                raise _os_error(error) from error
+            else:
+                return result
+        raise AssertionError("unreachable")
+
+    def _driver_connection(self, mode: str) -> sqlite3.Connection:
+        engine = self._checked_engine()
+        if self._driver is None:
+            try:
+                self._driver = engine.raw_connection()
+            except DBAPIError as error:
+                raise error.orig if isinstance(error.orig, sqlite3.Error) else error from error
+            self._driver_mode = ""
+        connection = cast(sqlite3.Connection, self._driver.driver_connection)
+        if self._driver_mode != mode:
+            connection.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'quick' else 'FULL'}")
+            self._driver_mode = mode
+        return connection
+
+    def _close_driver(self) -> None:
+        """A connection that met an error, or whose file is gone, is not used again."""
+        if self._driver is not None:
+            if self._pid == os.getpid():
+                self._driver.invalidate()
+            self._driver = None
+
     def _checked_engine(self) -> sa.Engine:
         """The engine, reopened after a fork, a close, or when somebody removed or replaced the file under us."""
         forked = self._pid != os.getpid()
         gone = self._file is not None and not self._file.still_there()
         if self._engine is None or forked or gone:
+            self._close_driver()
             if forked and self._engine is not None:
                 self._engine.dispose(close=False)
                 self._engine = None
@@ -886,6 +1066,7 @@ class Ledger:
 
     def _connect(self) -> None:
         """(Re)open, and notice a new home or a loss. Raises StorageError."""
+        self._close_driver()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -999,6 +1180,30 @@ def _time_source(clock: Clock) -> str:
     """Processes with the same source share a monotonic clock. A test's clock, or an unknown system's, stands alone."""
     boot = _boot_id() if type(clock) is SystemClock else ""
     return f"boot:{boot}" if boot else f"alone:{uuid.uuid4()}"
+
+
+def _ask(
+    account: str,
+    method_class: str,
+    windows: Sequence[Window],
+    endpoint: str,
+    *,
+    cost: int,
+    keep_free: int,
+    work: Spending,
+) -> _Ask:
+    """The question as the statements want it. Raises ConfigurationError where the cost can never fit."""
+    binds: dict[str, object] = {"account": account, "method_class": method_class}
+    offsets = {f"offset_{i}": _offset(w, cost=cost, keep_free=keep_free) for i, w in enumerate(windows)}
+    row = binds | {
+        "kind": "sent",
+        "endpoint": endpoint[:200],
+        "vendor": account.partition(":")[0],
+        "stream": work.stream,
+        "site": work.site,
+        "run_id": work.run_id,
+    }
+    return _Ask(windows=tuple(windows), binds=binds | offsets, row=row, cost=cost, longest_wait_us=0.0)
 
 
 def _offset(window: Window, *, cost: int, keep_free: int) -> int:
