@@ -8,24 +8,32 @@ One owner a timescale: seconds belong to the transport, minutes to Dagster's ret
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
+from analytics_platform.core.fetch import SiteContext
 from analytics_platform.core.partitions import partition_key
-from analytics_platform.core.quota_policy import Deferral
-from analytics_platform.core.resources import PlatformResource
+from analytics_platform.core.planning import Planner
+from analytics_platform.core.quota_policy import Deferral, QuotaPolicy
+from analytics_platform.core.resources import PlatformResource, VendorResource
+from analytics_platform.core.resuming import Budget, Choice, Piece, Resumption, choose
 from analytics_platform.core.streams import Stream
-from analytics_platform.settings import Settings
+from analytics_platform.core.tables import TableSpec
+from analytics_platform.settings import Settings, Site
 
-__all__ = ["Automation", "range_tags", "requests_for_deferred", "vendor_automation"]
+__all__ = ["FORECAST_TAG", "Automation", "range_tags", "requests_for_deferred", "vendor_automation"]
 
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 _DEFERRAL_TAG = "analytics_platform/deferral"
+FORECAST_TAG = "analytics_platform/forecast_requests"
+"""Likely requests of a run, written before it starts."""
 _RESUME_ATTEMPTS = 3
 
 
@@ -44,11 +52,17 @@ def range_tags(site: str, first_day: date, last_day: date) -> dict[str, str]:
 
 
 def vendor_automation(
-    vendor: str, streams: Sequence[Stream], settings: Settings, *, daily_at: tuple[int, int]
+    vendor: str,
+    streams: Sequence[Stream],
+    settings: Settings,
+    specs_by_name: Mapping[str, TableSpec],
+    *,
+    daily_at: tuple[int, int],
 ) -> Automation:
     """A daily job and schedule, and a quota-reset sensor.
 
     Args:
+        specs_by_name: every lake table, for streams that read another vendor's.
         daily_at: (hour, minute) UTC; vendors are staggered so that they do not start together.
     """
     job = dg.define_asset_job(
@@ -59,7 +73,7 @@ def vendor_automation(
     return Automation(
         jobs=[job],
         schedules=[_daily_schedule(vendor, streams, settings, job, daily_at)],
-        sensors=[_quota_reset_sensor(vendor, streams, job)],
+        sensors=[_quota_reset_sensor(vendor, streams, settings, specs_by_name, job, daily_at)],
     )
 
 
@@ -124,19 +138,26 @@ def _daily_requests(
         )
 
 
-def _quota_reset_sensor(vendor: str, streams: Sequence[Stream], job: Any) -> dg.SensorDefinition:
+def _quota_reset_sensor(
+    vendor: str,
+    streams: Sequence[Stream],
+    settings: Settings,
+    specs_by_name: Mapping[str, TableSpec],
+    job: Any,
+    daily_at: tuple[int, int],
+) -> dg.SensorDefinition:
     by_name = {stream.name: stream for stream in streams}
 
     @dg.sensor(
         name=f"{vendor}_quota_reset_sensor",
         job=job,
-        minimum_interval_seconds=60,
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        required_resource_keys={"platform"},
+        required_resource_keys={"platform", vendor},
         description=(
-            f"Resumes what was deferred because {vendor}'s request quota was spent: newest day first, "
-            "once per deferral, and only when the "
-            "window has room again. Landed pages are kept, so nothing is paid for twice."
+            f"Resumes what was deferred because {vendor}'s request quota was spent: newest day first, sites in turn, "
+            "no more than the window has room for, and once per partition. Just before the daily schedule it keeps "
+            "room for today's partitions. Landed pages are kept, so nothing is paid for twice."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -147,21 +168,173 @@ def _quota_reset_sensor(vendor: str, streams: Sequence[Stream], job: Any) -> dg.
         if not due:
             yield dg.SkipReason(_why_quiet(vendor, waiting))
             return
-        yield from requests_for_deferred(due, by_name, context.instance)
+        desk = _ResumeDesk(
+            platform=platform,
+            resource=getattr(context.resources, vendor),
+            settings=settings,
+            streams=by_name,
+            specs_by_name=specs_by_name,
+            instance=context.instance,
+            daily_at=daily_at,
+        )
+        choice = desk.choose(due)
+        context.log.info(choice.why or "Everything that is due fits the budget.")
+        yield from requests_for_deferred(choice.resumptions, by_name, context.instance)
+        if not choice.resumptions:
+            yield dg.SkipReason(choice.why or "Everything that is due is being worked on.")
 
     return sensor
 
 
+class _ResumeDesk:
+    """One tick: what is due, in pieces with their cost, against what each account has left."""
+
+    def __init__(
+        self,
+        *,
+        platform: PlatformResource,
+        resource: VendorResource,
+        settings: Settings,
+        streams: Mapping[str, Stream],
+        specs_by_name: Mapping[str, TableSpec],
+        instance: dg.DagsterInstance,
+        daily_at: tuple[int, int],
+    ) -> None:
+        self._ledger = platform.ledger
+        self._resource = resource
+        self._settings = settings
+        self._streams = streams
+        self._now = platform.clock.now()
+        self._daily_at = daily_at
+        self._working = [_Working.of(run) for run in instance.get_runs(_unfinished(resource.vendor))]
+        self._planner = Planner(
+            landing=platform.landing,
+            lake=platform.lake,
+            ledger=self._ledger,
+            specs_by_name=specs_by_name,
+            now=self._now,
+        )
+
+    def choose(self, due: Sequence[Deferral]) -> Choice:
+        pieces = [piece for deferral in due for piece in self._pieces(deferral)]
+        policies = {policy.account: policy for site in self._sites() if (policy := self._policy(site)) is not None}
+        return choose(pieces, [self._budget(policy) for policy in policies.values()])
+
+    def _sites(self) -> tuple[Site, ...]:
+        return self._settings.sites_with(self._resource.vendor)
+
+    def _policy(self, site: Site) -> QuotaPolicy | None:
+        ids = site.ids(self._resource.vendor) or {}
+        return None if self._resource.missing_variables(ids) else self._resource.quota_policy(ids)
+
+    def _context(self, key: str) -> tuple[SiteContext, QuotaPolicy] | None:
+        site = next((site for site in self._sites() if site.key == key), None)
+        policy = None if site is None else self._policy(site)
+        if site is None or policy is None:
+            return None
+        ids = site.ids(self._resource.vendor) or {}
+        return SiteContext(key=site.key, timezone=site.timezone, ids=ids), policy
+
+    def _pieces(self, deferral: Deferral) -> Iterator[Piece]:
+        """Batches of a deferral that nobody is working on. Days that were finished meanwhile cost nothing, and the run
+        that finds them so takes the deferral off the list.
+        """
+        found = self._context(deferral.site)
+        if found is None:
+            return
+        site, policy = found
+        stream = self._streams[deferral.stream]
+        for first_day, last_day, requests in self._planner.batches(stream, site, deferral.first_day, deferral.last_day):
+            if not any(working.holds(stream, deferral.site, first_day, last_day) for working in self._working):
+                yield Piece(
+                    account=policy.account,
+                    deferral=deferral,
+                    first_day=first_day,
+                    last_day=last_day,
+                    requests=requests.likely,
+                )
+
+    def _budget(self, policy: QuotaPolicy) -> Budget:
+        usage = max(self._ledger.usage_of(policy, policy.method_class("GET")), key=lambda u: u.window_seconds)
+        kept = policy.reserve + self._kept_for_today(policy, usage.window_seconds)
+        return Budget(
+            account=policy.account,
+            limit=usage.limit,
+            left=max(0, usage.remaining - kept - self._promised()),
+            kept=kept,
+            next_slot_at=usage.next_slot_at,
+        )
+
+    def _promised(self) -> int:
+        """What runs that were asked for will still spend."""
+        left = 0
+        for working in self._working:
+            spent = sum(row.requests for row in self._ledger.spent(run_id=working.run_id))
+            left += max(0, working.requests - spent)
+        return left
+
+    def _kept_for_today(self, policy: QuotaPolicy, window_seconds: float) -> int:
+        """Likely requests of the day that just ended, from one window before the daily schedule to one after it."""
+        hour, minute = self._daily_at
+        begins_at = self._now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        if abs((self._now - begins_at).total_seconds()) > window_seconds:
+            return 0
+        yesterday = begins_at.date() - timedelta(days=1)
+        kept = 0.0
+        for site in self._sites():
+            found = self._context(site.key)
+            if found is not None and found[1].account == policy.account:
+                dated = [stream for stream in self._streams.values() if stream.span != "snapshot"]
+                kept += sum(self._planner.line(stream, found[0], [yesterday]).requests.likely for stream in dated)
+        return math.ceil(kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Working:
+    """A run that is not over: which site and days it holds, and what it was thought to cost."""
+
+    run_id: str
+    tables: frozenset[str]
+    site: str
+    first_day: str
+    last_day: str
+    requests: int
+
+    @classmethod
+    def of(cls, run: dg.DagsterRun) -> _Working:
+        first_day, _, site = run.tags.get(_RANGE_START, "").partition("|")
+        return cls(
+            run_id=run.run_id,
+            tables=frozenset(key.to_user_string() for key in run.asset_selection or ()),
+            site=site,
+            first_day=first_day,
+            last_day=run.tags.get(_RANGE_END, "").partition("|")[0],
+            requests=int(run.tags.get(FORECAST_TAG, 0)),
+        )
+
+    def holds(self, stream: Stream, site: str, first_day: date, last_day: date) -> bool:
+        # A run without a selection of its own does every table of the job.
+        mine = not self.tables or any(spec.qualified_name in self.tables for spec in stream.tables)
+        overlaps = self.first_day <= last_day.isoformat() and first_day.isoformat() <= self.last_day
+        return mine and self.site == site and overlaps
+
+
+def _unfinished(vendor: str) -> dg.RunsFilter:
+    return dg.RunsFilter(tags={"vendor": vendor}, statuses=list(NOT_FINISHED_STATUSES))
+
+
 def requests_for_deferred(
-    due: Sequence[Deferral], streams: dict[str, Stream], instance: dg.DagsterInstance
+    resumptions: Sequence[Resumption], streams: Mapping[str, Stream], instance: dg.DagsterInstance
 ) -> Iterator[dg.RunRequest]:
-    """One run per deferral, newest day first. The run key names the deferral, so a repeated tick requests nothing new.
+    """One run per resumption, newest day first. The run key names deferral and days, so a repeated tick requests
+    nothing new, whenever the daemon was restarted.
 
     A run that failed or was killed leaves its deferral behind: it is asked for again, three times in all.
     """
-    for deferral in sorted(due, key=lambda d: d.last_day, reverse=True):
+    for resumption in resumptions:
+        deferral = resumption.deferral
         name = (
-            f"{deferral.vendor}:{deferral.stream}:{deferral.site}:{deferral.first_day}:{deferral.last_day}:"
+            f"{deferral.vendor}:{deferral.stream}:{deferral.site}:{resumption.first_day}:{resumption.last_day}:"
             f"{deferral.resume_at.isoformat(timespec='seconds')}"
         )
         ended_badly = instance.get_runs_count(
@@ -173,9 +346,10 @@ def requests_for_deferred(
             run_key=name if not ended_badly else f"{name}:again-{min(ended_badly, _RESUME_ATTEMPTS - 1)}",
             asset_selection=[dg.AssetKey(spec.asset_key) for spec in streams[deferral.stream].tables],
             tags={
-                **range_tags(deferral.site, deferral.first_day, deferral.last_day),
+                **range_tags(deferral.site, resumption.first_day, resumption.last_day),
                 "vendor": deferral.vendor,
                 "site": deferral.site,
+                FORECAST_TAG: str(resumption.requests),
                 _DEFERRAL_TAG: name,
             },
         )

@@ -839,6 +839,41 @@ class Ledger:
             refused=count(_refusals),
         )
 
+    def departures(self, account: str, method_class: str, windows: Sequence[Window]) -> tuple[datetime, ...]:
+        """When the requests still inside the longest of these windows left (or will leave): wall clock, ascending.
+
+        A lost ledger, or a block, counts as a full window that began at the loss or ends with the block.
+        """
+        longest = max(windows, key=_by_seconds)
+
+        def read(connection: sa.Connection) -> tuple[datetime, ...]:
+            now_us, wall = self._now_us(), self._clock.now()
+            binds = {"account": account, "method_class": method_class, "offset_0": longest.limit - 1}
+            facts = self._facts(connection, 1, binds | _since(now_us, (longest,)))
+            query = sa.select(_requests.c.ledger_us).where(
+                _requests.c.account == account,
+                _requests.c.method_class == method_class,
+                _requests.c.ledger_us > now_us - longest.span_us,
+            )
+            stamps = [int(us) for us in connection.execute(query.order_by(_requests.c.ledger_us)).scalars()]
+            free_us = earliest_us(now_us, (longest,), facts)
+            if free_us > now_us and len(stamps) < longest.limit:
+                stamps = [free_us - longest.span_us] * longest.limit
+            return tuple(wall + timedelta(microseconds=us - now_us) for us in stamps)
+
+        return self._run(read, mode="read")
+
+    def usage_of(self, policy: QuotaPolicy, method_class: str) -> tuple[WindowUsage, ...]:
+        """One bucket's windows as they stand now, whether the policy was declared before or not."""
+
+        def read(connection: sa.Connection) -> tuple[WindowUsage, ...]:
+            return tuple(
+                self._window_usage(connection, policy.account, method_class, window)
+                for window in policy.windows_for(method_class)
+            )
+
+        return self._run(read, mode="read")
+
     def requests_by_endpoint(self, account: str, since: datetime) -> dict[str, int]:
         """Requests sent by us on an account since an instant (wall clock), by endpoint label."""
 

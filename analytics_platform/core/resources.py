@@ -22,6 +22,7 @@ from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.errors import MissingCredentials, Where
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
+from analytics_platform.core.quota_policy import QuotaPolicy
 from analytics_platform.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -116,6 +117,18 @@ class VendorResource(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  #
     @abstractmethod
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[Any]:
         """The vendor's client for a site, metered by the ledger. Call `require` first."""
+
+    @abstractmethod
+    def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
+        """What the site's account may spend on reading: what `connect` is metered by."""
+
+    def next_plan(self, ids: Mapping[str, str]) -> tuple[str, QuotaPolicy] | None:
+        """Name and policy of the next plan up; None at the top, or where the vendor sells no plans by requests."""
+        return None
+
+    def connection_requests(self, ids: Mapping[str, str]) -> int:
+        """Requests of the same account that a run costs before its first page (a token)."""
+        return 0
 
     def require(self, ids: Mapping[str, str]) -> None:
         """Raises MissingCredentials naming every missing variable at once."""

@@ -7,25 +7,19 @@ Does not belong here: HTTP, files, Dagster, any vendor's name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
+from analytics_platform.core.forecast import Alternative, Forecaster, Outlook
+from analytics_platform.core.lake_reader import LakeReader
 from analytics_platform.core.paging import Page
 from analytics_platform.core.tables import TableSpec
 
 __all__ = ["Extraction", "LakeReader", "Span", "Stream"]
 
 Span = Literal["range", "day", "snapshot"]
-
-
-class LakeReader(Protocol):
-    """Read access to lake tables a stream depends on, as views named `<vendor>.<table>` (anchors already excluded)."""
-
-    def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Rows of one SELECT; values are bound, never formatted into the text."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +59,8 @@ class Stream:
             vendor's own class.
         days_per_batch: for span "range", how many days one batch may hold for a site with these ids; None is no limit.
             A batch's days become visible together, so where quota is short a batch must fit into one window of it.
+        forecast: requests one batch will cost; None forecasts from landed batches alone.
+        cheaper: another way to know something similar for less, where there is one.
         depends_on: lake tables ("vendor/table") whose rows the extraction reads: real lineage.
     """
 
@@ -76,6 +72,8 @@ class Stream:
     lookback_days: int = 0
     depends_on: tuple[str, ...] = ()
     days_per_batch: Callable[[Mapping[str, str]], int] | None = None
+    forecast: Forecaster | None = None
+    cheaper: Callable[[Outlook], Alternative | None] | None = None
 
     @property
     def qualified_name(self) -> str:

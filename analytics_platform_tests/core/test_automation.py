@@ -18,8 +18,9 @@ from analytics_platform.core.clock import ManualClock
 from analytics_platform.core.partitions import partition_key
 from analytics_platform.core.quota import Deferral
 from analytics_platform.core.resources import PlatformResource, open_ledger
+from analytics_platform.core.resuming import Resumption
 from analytics_platform.settings import Home, Settings, load_settings
-from analytics_platform.vendors import streams_of, vendor_resource
+from analytics_platform.vendors import all_tables, streams_of, vendor_resource
 from analytics_platform.vendors.inspectlet.resource import InspectletResource
 
 STREAMS = streams_of("inspectlet")
@@ -40,7 +41,7 @@ def settings(home: Home, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def tick(settings: Settings, at: datetime) -> list[dg.RunRequest | dg.SkipReason]:
-    (schedule,) = vendor_automation("inspectlet", STREAMS, settings, daily_at=(3, 12)).schedules
+    (schedule,) = vendor_automation("inspectlet", STREAMS, settings, all_tables(), daily_at=(3, 12)).schedules
     assert schedule.cron_schedule == "12 3 * * *"
     with dg.build_schedule_context(
         scheduled_execution_time=at, resources={"inspectlet": InspectletResource.from_environment()}
@@ -140,10 +141,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
 
 def evaluate(settings: Settings, runs: Sequence[tuple[str, dg.DagsterRunStatus]] = ()) -> list[Any]:
     """One tick, on an instance where `runs` of a deferral ended before."""
-    (sensor,) = vendor_automation("inspectlet", STREAMS, settings, daily_at=(3, 12)).sensors
+    (sensor,) = vendor_automation("inspectlet", STREAMS, settings, all_tables(), daily_at=(3, 12)).sensors
     with (
         dg.DagsterInstance.ephemeral() as instance,
-        dg.build_sensor_context(instance=instance, resources={"platform": PlatformResource()}) as context,
+        dg.build_sensor_context(
+            instance=instance,
+            resources={"platform": PlatformResource(), "inspectlet": InspectletResource.from_environment()},
+        ) as context,
     ):
         for deferral, status in runs:
             create_run_for_test(instance, tags={"analytics_platform/deferral": deferral}, status=status)
@@ -214,9 +218,9 @@ def test_newest_days_first_and_other_vendors_and_unknown_streams_left_alone(
 
 
 def test_a_second_deferral_of_the_same_days_has_a_key_of_its_own() -> None:
-    def deferral(resume_at: datetime) -> Deferral:
+    def resumption(resume_at: datetime) -> Resumption:
         day = date(2026, 11, 1)
-        return Deferral(
+        deferral = Deferral(
             vendor="inspectlet",
             stream="sessions",
             site="shop",
@@ -227,13 +231,14 @@ def test_a_second_deferral_of_the_same_days_has_a_key_of_its_own() -> None:
             landed_records=0,
             recorded_at=resume_at,
         )
+        return Resumption(deferral=deferral, first_day=day, last_day=day, requests=1)
 
     by_name = {stream.name: stream for stream in STREAMS}
     with dg.DagsterInstance.ephemeral() as instance:
         keys = {
             request.run_key
             for resume_at in (RESET, RESET + timedelta(hours=1))
-            for request in requests_for_deferred([deferral(resume_at)], by_name, instance)
+            for request in requests_for_deferred([resumption(resume_at)], by_name, instance)
         }
     assert len(keys) == 2
 
