@@ -7,12 +7,15 @@ Belongs here: cross-vendor automation. Does not belong here: a vendor's own sche
 import os
 from collections.abc import Iterator
 from datetime import UTC, date, timedelta
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from analytics_platform.core.automation import range_tags
 from analytics_platform.core.clock import SystemClock
 from analytics_platform.core.redaction import redact
+from analytics_platform.core.sending import SENDING_GROUP
 from analytics_platform.settings import Settings
 
 __all__ = ["ALERT_VARIABLE", "platform_automation"]
@@ -20,6 +23,7 @@ __all__ = ["ALERT_VARIABLE", "platform_automation"]
 ALERT_VARIABLE = "ANALYTICS_PLATFORM_ALERT_URL"
 _MARTS_WINDOW_DAYS = 7
 _REVISED_DAYS = 3
+_SENT_DAYS = 7
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 
@@ -48,7 +52,47 @@ def platform_automation(settings: Settings) -> dg.Definitions:
         if first <= last:
             yield dg.RunRequest(run_key=f"marts:{last}", tags={_RANGE_START: str(first), _RANGE_END: str(last)})
 
-    return dg.Definitions(jobs=[everything, marts], schedules=[marts_daily_schedule], sensors=[_failure_sensor()])
+    send_back, send_back_schedule = _send_back(settings)
+    return dg.Definitions(
+        jobs=[everything, marts, send_back],
+        schedules=[marts_daily_schedule, send_back_schedule],
+        sensors=[_failure_sensor()],
+    )
+
+
+def _send_back(settings: Settings) -> tuple[Any, dg.ScheduleDefinition]:
+    """The job that sends rows of marts to vendors, and its schedule: for sites that agreed to it and no others."""
+    job = dg.define_asset_job(
+        "send_back",
+        selection=dg.AssetSelection.groups(SENDING_GROUP),
+        description="What sites agreed to have sent back to vendors (`writes` in sites.yaml), for one site and days.",
+    )
+
+    @dg.schedule(
+        name="send_back_daily_schedule",
+        job=job,
+        cron_schedule="30 5 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=(
+            f"Sends the last {_SENT_DAYS} days back to vendors after the marts are built, one run a site that agreed "
+            "to it. What was sent before is known and not sent again."
+        ),
+    )
+    def send_back_daily_schedule(
+        context: dg.ScheduleEvaluationContext,
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        last = context.scheduled_execution_time.astimezone(UTC).date() - timedelta(days=1)
+        first = max(settings.start_date, last - timedelta(days=_SENT_DAYS - 1))
+        agreed = [site for site in settings.sites if any(site.writes.values())]
+        if not agreed or last < first:
+            yield dg.SkipReason("No site in sites.yaml agreed to anything being sent (`writes`).")
+        for site in agreed if first <= last else ():
+            yield dg.RunRequest(
+                run_key=f"send_back:{site.key}:{last}", tags={**range_tags(site.key, first, last), "site": site.key}
+            )
+
+    return job, send_back_daily_schedule
 
 
 class Everything(dg.Config):

@@ -13,8 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, is_dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -22,7 +21,23 @@ import typer
 
 from analytics_platform.core.errors import PlatformError
 from analytics_platform.core.redaction import install_redaction
+from analytics_platform.forget_cli import forget
+from analytics_platform.outbox_cli import outbox_app, print_outbox_counts
+from analytics_platform.plan_cli import plan
 from analytics_platform.settings import Settings, load_settings
+from analytics_platform.terminal import (
+    EXIT_FAILED,
+    FromOption,
+    JsonOption,
+    SiteOption,
+    ToOption,
+    VendorOption,
+    day_of,
+    emit,
+    finish,
+    instant,
+    screen_for,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,11 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_DEFERRED: Final = 3
-_PLAIN_WIDTH: Final = 132
-
 app = typer.Typer(
     name="analytics-platform",
     no_args_is_help=True,
@@ -45,12 +55,9 @@ app = typer.Typer(
     help="Five web-analytics vendors, one warehouse. Start with `analytics-platform demo`: it needs no account.",
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-FromOption = Annotated[str, typer.Option("--from", help="First day, YYYY-MM-DD.", metavar="DAY")]
-ToOption = Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD (inclusive).", metavar="DAY")]
-VendorOption = Annotated[list[str] | None, typer.Option("--vendor", help="Only this vendor (repeatable).")]
-SiteOption = Annotated[list[str] | None, typer.Option("--site", help="Only this site key (repeatable).")]
-
+app.command()(plan)
+app.command()(forget)
+app.add_typer(outbox_app, name="outbox")
 
 # ---------------------------------------------------------------------------------------------------------------- verbs
 
@@ -69,7 +76,7 @@ def demo(
     chosen = demo_home(settings.home, create=True)
     if chosen is None:
         raise AssertionError("create=True always makes a demo home")
-    screen = _screen(as_json)
+    screen = screen_for(as_json=as_json)
     screen.print(f"[bold]Demo[/bold] in {settings.home.root}: 5 vendors, 2 sites, {chosen.first} to {chosen.last}.")
     with sandbox_process(settings.home, chosen) as announcement:
         report = _run(load_settings(), chosen.first, chosen.last, None, None, refresh=False, marts=True, screen=screen)
@@ -92,8 +99,10 @@ def run(
 
     Example: analytics-platform run --from 2026-10-05 --to 2026-10-11 --vendor pirsch --site shop
     """
-    screen = _screen(as_json)
-    report = _run(load_settings(), _day(first), _day(last), vendor, site, refresh=refresh, marts=marts, screen=screen)
+    screen = screen_for(as_json=as_json)
+    report = _run(
+        load_settings(), day_of(first), day_of(last), vendor, site, refresh=refresh, marts=marts, screen=screen
+    )
     _finish(report, as_json=as_json)
 
 
@@ -105,16 +114,16 @@ def replay_landing(
 
     Example: analytics-platform replay-landing --from 2026-10-05 --to 2026-10-11 --vendor smartlook
     """
-    screen = _screen(as_json)
+    screen = screen_for(as_json=as_json)
     settings = load_settings()
     vendors, sites = _chosen(settings, vendor, site)
     with _runner(settings) as runner:
         results = []
-        for result in runner.replay(_day(first), _day(last), vendors=vendors, sites=sites):
+        for result in runner.replay(day_of(first), day_of(last), vendors=vendors, sites=sites):
             results.append(result)
             _print_result(screen, result)
-    _emit(results, as_json=as_json)
-    _exit(any(result.state == "failed" for result in results), deferred=False)
+    emit(results, as_json=as_json)
+    finish(failed=any(result.state == "failed" for result in results))
 
 
 @app.command()
@@ -142,7 +151,7 @@ def sandbox(
     from analytics_platform.sandbox.truth import generate
 
     world = (
-        generate(seed=seed, first_day=_day(first_day), days=days, scale=scale)
+        generate(seed=seed, first_day=day_of(first_day), days=days, scale=scale)
         if replay is None
         else replay_world(replay, timezone=timezone)
     )
@@ -192,14 +201,14 @@ def doctor(as_json: JsonOption = False) -> None:
     from analytics_platform.status import diagnose
 
     findings = diagnose(load_settings())
-    screen = _screen(as_json)
+    screen = screen_for(as_json=as_json)
     for finding in findings:
         mark = (
             "[green]ok[/green]  " if finding.ok else "[red]fix[/red] " if finding.required else "[yellow]off[/yellow] "
         )
         screen.print(f"{mark} {finding.subject}: {finding.text}")
-    _emit(findings, as_json=as_json)
-    _exit(any(finding.required and not finding.ok for finding in findings), deferred=False)
+    emit(findings, as_json=as_json)
+    finish(failed=any(finding.required and not finding.ok for finding in findings))
 
 
 @app.command()
@@ -212,8 +221,8 @@ def status(as_json: JsonOption = False) -> None:
 
     found = read_status(load_settings())
     if not as_json:
-        _print_status(_screen(as_json), found)
-    _emit(found, as_json=as_json)
+        _print_status(screen_for(as_json=as_json), found)
+    emit(found, as_json=as_json)
 
 
 @app.command()
@@ -226,8 +235,8 @@ def quota(as_json: JsonOption = False) -> None:
 
     found = read_quota(load_settings())
     if not as_json:
-        _print_quota(_screen(as_json), found)
-    _emit(found, as_json=as_json)
+        _print_quota(screen_for(as_json=as_json), found)
+    emit(found, as_json=as_json)
 
 
 @app.command()
@@ -351,13 +360,6 @@ def _terminate_when_stdin_closes() -> None:
 # ------------------------------------------------------------------------------------------------------------ printing
 
 
-def _screen(as_json: bool) -> Console:
-    from rich.console import Console
-
-    # A pipe or log has no width of its own; tables need one.
-    return Console(stderr=as_json, quiet=as_json, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-
-
 _STYLE: Final = {
     "done": "green",
     "complete": "green",
@@ -473,15 +475,16 @@ def _print_status(screen: Console, found: Any) -> None:
             row.site,
             str(row.complete_days),
             str(row.newest_day or "–"),
-            _instant(row.landed_at),
-            _instant(row.deferred_until),
+            instant(row.landed_at),
+            instant(row.deferred_until),
             str(row.blocked_partitions or "–"),
             f"not set: {', '.join(row.missing_variables)}" if row.missing_variables else "ok",
         )
     screen.print(table)
     screen.print(
-        f"Published: version {found.published_version or '–'}, {_instant(found.published_at)}.", highlight=False
+        f"Published: version {found.published_version or '–'}, {instant(found.published_at)}.", highlight=False
     )
+    print_outbox_counts(screen, found.outbox)
 
 
 def _print_quota(screen: Console, found: Any) -> None:
@@ -497,7 +500,7 @@ def _print_quota(screen: Console, found: Any) -> None:
             f"{row.limit} / {row.window_seconds:g} s",
             str(row.used),
             str(row.remaining),
-            "now" if row.next_slot_at is None else _instant(row.next_slot_at),
+            "now" if row.next_slot_at is None else instant(row.next_slot_at),
             str(row.refused),
         )
     screen.print(table)
@@ -505,50 +508,17 @@ def _print_quota(screen: Console, found: Any) -> None:
         screen.print(
             f"deferred: {deferral.vendor}/{deferral.stream} {deferral.site} "
             f"{deferral.first_day}…{deferral.last_day} until "
-            f"{_instant(deferral.resume_at)}, {deferral.landed_records} records landed",
+            f"{instant(deferral.resume_at)}, {deferral.landed_records} records landed",
             highlight=False,
         )
-
-
-def _instant(value: datetime | None) -> str:
-    return "–" if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
 
 
 # ------------------------------------------------------------------------------------------------------------- details
 
 
-def _day(text: str) -> date:
-    if text == "today":
-        return date.today()  # noqa: DTZ011  (a person's word for a day)
-    if text == "yesterday":
-        return date.today() - timedelta(days=1)  # noqa: DTZ011
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a day like 2026-10-05") from error
-
-
-def _emit(found: Any, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(_plain(found), default=str) + "\n")
-
-
-def _plain(found: Any) -> Any:
-    if is_dataclass(found) and not isinstance(found, type):
-        return asdict(found)
-    return [_plain(item) for item in found] if isinstance(found, list | tuple) else found
-
-
 def _finish(report: RunReport, *, as_json: bool) -> None:
-    _emit(report, as_json=as_json)
-    _exit(report.failed, deferred=report.deferred)
-
-
-def _exit(failed: bool, *, deferred: bool) -> None:
-    if failed:
-        raise typer.Exit(EXIT_FAILED)
-    if deferred:
-        raise typer.Exit(EXIT_DEFERRED)
+    emit(report, as_json=as_json)
+    finish(failed=report.failed, deferred=report.deferred)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import dagster as dg
 from analytics_platform.automation import platform_automation
 from analytics_platform.core.redaction import install_redaction
 from analytics_platform.core.resources import PlatformResource
+from analytics_platform.forget_job import forget_definitions
+from analytics_platform.quota_assets import quota_definitions
 from analytics_platform.settings import Settings, load_settings
 from analytics_platform.transform import transform_definitions
 from analytics_platform.vendors import vendor_definitions
@@ -27,6 +29,8 @@ def build_definitions(settings: Settings | None = None) -> dg.Definitions:
         *vendor_definitions(chosen),
         transform_definitions(chosen),
         platform_automation(chosen),
+        forget_definitions(),
+        quota_definitions(chosen),
         dg.Definitions(resources={"platform": PlatformResource()}, executor=dg.in_process_executor),
     )
 

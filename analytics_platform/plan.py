@@ -13,7 +13,7 @@ from analytics_platform.core.clock import SYSTEM_CLOCK
 from analytics_platform.core.fetch import SiteContext
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
-from analytics_platform.core.planning import AccountPlan, Plan, Planner, PlanLine, Spender
+from analytics_platform.core.planning import AccountPlan, Plan, PlanLine, Planner, Spender
 from analytics_platform.core.resources import VendorResource, open_ledger
 from analytics_platform.settings import Settings
 from analytics_platform.vendors import all_tables, streams_of, vendor_names, vendor_resource

@@ -11,6 +11,7 @@ Where things live below `ANALYTICS_PLATFORM_HOME` (default `./.analytics_platfor
     warehouse/      warehouse.duckdb (dbt writes it)        published/    immutable snapshots and the pointer to the
     newest
     state/          ledger.db: requests, deferrals          dagster/      DAGSTER_HOME
+                    outbox.db: what is sent to vendors
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from analytics_platform.core.errors import ConfigurationError
 
@@ -35,6 +36,8 @@ CONFIG_VARIABLE = "ANALYTICS_PLATFORM_CONFIG"
 DATABASE_VARIABLE = "ANALYTICS_PLATFORM_DATABASE_URL"
 
 _SITE_KEY = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NO_IDS = ("writes", "goals")
+WriteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 def _known_zone(name: str) -> str:
@@ -46,7 +49,11 @@ def _known_zone(name: str) -> str:
 
 
 class Site(BaseModel):
-    """One website with its vendors' ids."""
+    """One website with its vendors' ids, and what may be sent back to which vendor.
+
+    A vendor's block holds ids (text), and where the site agrees to being written for: `writes: [what, …]` and `goals:
+    {name: number}`, the vendor's own number of each conversion by name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,6 +62,23 @@ class Site(BaseModel):
     start_date: date
     hostname: str | None = None
     vendors: dict[str, dict[str, str]] = Field(default_factory=dict)
+    writes: dict[str, tuple[WriteName, ...]] = Field(default_factory=dict)
+    goals: dict[str, dict[str, Annotated[int, Field(strict=True, ge=0)]]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_no_id_leaves_the_blocks(cls, site: object) -> object:
+        if not isinstance(site, dict):
+            return site
+        blocks = site.get("vendors")
+        if not isinstance(blocks, dict) or not all(isinstance(block, dict | None) for block in blocks.values()):
+            return site
+        moved: dict[str, object] = {}
+        for part in _NO_IDS:
+            named = {name: block[part] for name, block in blocks.items() if block and part in block}
+            moved |= {part: named} if named else {}
+        ids = {name: {k: v for k, v in (block or {}).items() if k not in _NO_IDS} for name, block in blocks.items()}
+        return {**site, "vendors": ids, **moved}
 
     @field_validator("key")
     @classmethod
@@ -76,6 +100,14 @@ class Site(BaseModel):
     def ids(self, vendor: str) -> dict[str, str] | None:
         """The vendor's block, or None where the site does not use the vendor."""
         return self.vendors.get(vendor)
+
+    def writes_to(self, vendor: str) -> tuple[str, ...]:
+        """What may be sent to the vendor for this site; nothing unless sites.yaml says so."""
+        return self.writes.get(vendor, ())
+
+    def goals_of(self, vendor: str) -> dict[str, int]:
+        """The vendor's number of each conversion by name."""
+        return self.goals.get(vendor, {})
 
 
 class _SitesFile(BaseModel):
@@ -117,6 +149,10 @@ class Home(BaseModel):
     @property
     def ledger(self) -> Path:
         return self.root / "state" / "ledger.db"
+
+    @property
+    def outbox(self) -> Path:
+        return self.root / "state" / "outbox.db"
 
     @property
     def dagster(self) -> Path:

@@ -10,11 +10,12 @@ from datetime import date, datetime
 
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
+from analytics_platform.core.outbox_messages import Counts
 from analytics_platform.core.quota import Deferral, WindowUsage
 from analytics_platform.core.resources import VendorResource, open_ledger
 from analytics_platform.settings import Settings, Site
 
-__all__ = ["Finding", "QuotaStatus", "Status", "VendorStatus", "diagnose", "read_quota", "read_status"]
+__all__ = ["Finding", "QuotaStatus", "Status", "VendorStatus", "diagnose", "read_outbox", "read_quota", "read_status"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Status:
     vendors: tuple[VendorStatus, ...]
     published_version: int | None
     published_at: datetime | None
+    outbox: tuple[Counts, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,22 @@ def read_status(settings: Settings) -> Status:
     ]
     version, built_at = _published(settings)
     return Status(
-        home=str(settings.home.root), vendors=tuple(vendors), published_version=version, published_at=built_at
+        home=str(settings.home.root),
+        vendors=tuple(vendors),
+        published_version=version,
+        published_at=built_at,
+        outbox=read_outbox(settings),
     )
+
+
+def read_outbox(settings: Settings) -> tuple[Counts, ...]:
+    """Messages by vendor, operation, site and state. A home that never sent anything gets no outbox by being asked."""
+    from analytics_platform.core.outbox import open_outbox
+
+    if settings.database_url is None and not settings.home.outbox.exists():
+        return ()
+    with open_outbox(settings) as outbox:
+        return outbox.counts()
 
 
 def _vendor_status(

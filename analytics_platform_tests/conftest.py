@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from analytics_platform.sandbox.server import Sandbox
+from analytics_platform.sandbox.server import VENDORS, Sandbox
 from analytics_platform.sandbox.truth import generate
 from analytics_platform.settings import Home, Settings, load_settings
 
@@ -87,6 +89,34 @@ def vendors(running_sandbox: Sandbox) -> Iterator[Sandbox]:
     running_sandbox.requests.clear()
     yield running_sandbox
     running_sandbox.faults.clear()
+
+
+@pytest.fixture(scope="module")
+def writable_sandbox() -> Iterator[Callable[..., Sandbox]]:
+    """Sandboxes of this module alone, for tests that write: call it for one that runs until the module ends.
+
+    `writable_sandbox(days=1, scale=0.03, vendors=[…], profiles={…}, …)`: the first words are `generate`'s, the last two
+    `Sandbox`'s. The same words give the same server, so that a fixture and its tests may both ask; `key="…"` makes it
+    another one.
+    """
+    with ExitStack() as running:
+        started: dict[str, Sandbox] = {}
+
+        def start(
+            *,
+            vendors: Sequence[str] = VENDORS,
+            profiles: Mapping[str, Mapping[str, object]] | None = None,
+            key: str = "",
+            **world: Any,
+        ) -> Sandbox:
+            chosen: dict[str, Any] = {"first_day": FIRST_DAY, "days": 2, "scale": 0.03, **world}
+            name = repr((key, tuple(vendors), profiles, sorted(chosen.items())))
+            if name not in started:
+                sandbox = Sandbox(generate(**chosen), vendors=vendors, profiles=profiles)
+                started[name] = running.enter_context(sandbox)
+            return started[name]
+
+        yield start
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ WRITING_FILES = {"outbound.py", "management.py", "queries.py", "outbox.py", "era
 """Beside the files of every vendor, where its API offers it: data sent, settings changed, reports run, what the outbox
 delivers, and the right to erasure."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
-CORE_WITH_DAGSTER = {"automation.py", "ingest.py", "partitions.py", "resources.py"}
+CORE_WITH_DAGSTER = {"automation.py", "ingest.py", "partitions.py", "resources.py", "sending.py"}
 
 
 Rule = Callable[[Path], None]
@@ -187,7 +187,7 @@ def test_nobody_but_the_sandbox_and_its_verbs_imports_the_sandbox() -> None:
 @pytest.mark.parametrize("folder", VENDOR_FOLDERS, ids=lambda folder: folder.name)
 def test_every_vendor_folder_has_the_same_files(folder: Path) -> None:
     found = {path.name for path in folder.iterdir() if path.name != "__pycache__"}
-    assert VENDOR_FILES <= found <= VENDOR_FILES | WRITING_FILES
+    assert VENDOR_FILES <= found <= VENDOR_FILES | WRITING_FILES | {"access.py"}
 
 
 @pytest.mark.parametrize("folder", VENDOR_FOLDERS, ids=lambda folder: folder.name)
@@ -414,7 +414,7 @@ SIXTH = {
             from analytics_platform.vendors.sixth.automation import build_automation
             from analytics_platform.vendors.sixth.resource import RESOURCE
 
-            automation = build_automation(settings)
+            automation = build_automation(settings, specs_by_name)
             return dg.Definitions(
                 assets=build_assets(settings, specs_by_name),
                 jobs=automation.jobs,
@@ -461,6 +461,7 @@ SIXTH = {
         )
     """,
     "resource.py": """
+        from analytics_platform.core.quota_policy import QuotaPolicy, Window
         from analytics_platform.core.resources import VendorResource
 
         class SixthResource(VendorResource):
@@ -474,6 +475,9 @@ SIXTH = {
 
             def missing_variables(self, ids):
                 return ("SIXTH_TOKEN",)
+
+            def quota_policy(self, ids):
+                return QuotaPolicy(account="sixth:1", windows={"any": (Window(10, 60.0),)})
 
             def connect(self, ids, ledger):
                 raise NotImplementedError
@@ -492,8 +496,8 @@ SIXTH = {
         from analytics_platform.core.automation import vendor_automation
         from analytics_platform.vendors.sixth.streams import STREAMS
 
-        def build_automation(settings):
-            return vendor_automation("sixth", STREAMS, settings, daily_at=(4, 0))
+        def build_automation(settings, specs_by_name):
+            return vendor_automation("sixth", STREAMS, settings, specs_by_name, daily_at=(4, 0))
     """,
 }
 

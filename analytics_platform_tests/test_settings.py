@@ -118,3 +118,38 @@ def test_the_database_url_is_not_shown() -> None:
     settings = load_settings({"ANALYTICS_PLATFORM_DATABASE_URL": "postgresql://u:canary@h/d"})
     assert "canary" not in repr(settings)
     assert settings.database_url == "postgresql://u:canary@h/d"
+
+
+WRITING = """
+sites:
+  - key: shop
+    start_date: 2026-09-01
+    vendors:
+      kameleoon: {site_code: f17c21u1ag, writes: [offline_conversions, audiences], goals: {purchase: 85}}
+      pirsch: {domain_id: A5kgYzK14m}
+"""
+
+
+def test_what_a_site_agrees_to_have_sent_is_no_id(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "sites.yaml"
+    path.write_text(WRITING, encoding="utf-8")
+    site = load_settings({"ANALYTICS_PLATFORM_CONFIG": str(path)}).site("shop")
+    assert site.ids("kameleoon") == {"site_code": "f17c21u1ag"}
+    assert site.writes_to("kameleoon") == ("offline_conversions", "audiences")
+    assert site.goals_of("kameleoon") == {"purchase": 85}
+    assert (site.writes_to("pirsch"), site.goals_of("pirsch"), site.writes_to("unknown")) == ((), {}, ())
+
+
+@pytest.mark.parametrize(
+    "wrong", ["writes: audiences", "writes: [Audiences!]", "writes: [1]", "goals: {purchase: eighty}", "goals: [85]"]
+)
+def test_a_wish_to_send_that_cannot_be_understood_is_refused(home: Home, tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "sites.yaml"
+    path.write_text(
+        WRITING.replace("goals: {purchase: 85}", wrong).replace(
+            "writes: [offline_conversions, audiences], writes", "writes"
+        ),
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        load_settings({"ANALYTICS_PLATFORM_CONFIG": str(path)})

@@ -16,13 +16,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from analytics_platform.core.clock import SYSTEM_CLOCK, Clock
-from analytics_platform.core.errors import ConfigurationError, MalformedResponse, PlatformError
+from analytics_platform.core.errors import AuthenticationFailed, ConfigurationError, MalformedResponse, PlatformError
 from analytics_platform.core.redaction import register_secret
 
 __all__ = ["Auth", "Basic", "Bearer", "ClientCredentials", "SendToken", "TokenRequest"]
@@ -143,11 +143,15 @@ class Basic:
         return f"Basic(variables={self.variables!r})"
 
 
+_REFUSED_SECONDS: Final = 300.0
+
+
 class ClientCredentials:
     """OAuth-like client credentials: id and secret buy a short-lived Bearer token.
 
     Single-flight: however many threads find the token missing or refused, one call is sent and all use its answer (or
-    its failure). A token refused with 401 is dropped once; the transport asks again at most once a request. The
+    its failure). A refused pair is not asked about again for five minutes: the answer would be the same, and every
+    question counts. A token refused with 401 is dropped once; the transport asks again at most once a request. The
     expiry the vendor states only avoids
     a foreseeable 401: a past, absent or unreadable expiry means "until 401", so a wrong host clock costs nothing.
 
@@ -191,6 +195,7 @@ class ClientCredentials:
         self._expires_at: datetime | None = None
         self._calls = 0
         self._failure: PlatformError | None = None
+        self._failed_at = 0.0
 
     def headers(self, send_token: SendToken) -> Mapping[str, str]:
         """The Bearer header, after one token call if there is no usable token.
@@ -202,8 +207,9 @@ class ClientCredentials:
         calls_seen = self._calls
         with self._lock:
             if self._token is None or self._is_stale():
-                if self._failure is not None and self._calls != calls_seen:
-                    raise copy.copy(self._failure)  # someone asked while we waited for the lock: do not ask again
+                # Someone asked while we waited for the lock, or the pair itself was refused: do not ask again.
+                if self._failure is not None and (self._calls != calls_seen or self._is_refused()):
+                    raise copy.copy(self._failure)
                 self._refresh(send_token)
             return {"Authorization": f"Bearer {self._token}"}
 
@@ -214,6 +220,10 @@ class ClientCredentials:
                 self._token = None
                 self._expires_at = None
             return True
+
+    def _is_refused(self) -> bool:
+        refused = isinstance(self._failure, AuthenticationFailed)
+        return refused and self._clock.monotonic() - self._failed_at < _REFUSED_SECONDS
 
     def _is_stale(self) -> bool:
         return self._expires_at is not None and self._clock.now() >= self._expires_at - self._early
@@ -230,6 +240,7 @@ class ClientCredentials:
             self._failure = None
         except PlatformError as error:
             self._token, self._expires_at, self._failure = None, None, error
+            self._failed_at = self._clock.monotonic()
             raise
         finally:
             self._calls += 1

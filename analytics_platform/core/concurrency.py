@@ -1,42 +1,116 @@
-"""Several independent requests in flight together, pages in a deterministic order.
+"""Several independent requests in flight together, as many as the limit can use, pages in a deterministic order.
 
-Belongs here: the thread pool between a stream and its client. Does not belong here: HTTP, limits (the meter blocks
-per-second
-ones), landing.
+Belongs here: the thread pool between a stream and its client, and how many requests it holds. Does not belong here:
+HTTP, limits (the meter makes requests wait for their turn), landing.
+
+How many. A limit of r requests a second is used up by r times the seconds one request takes (Little's law): 1 at 20 ms
+and 50 a second, 10 at 200 ms. Neither is known here, but their product is: of so many requests in flight, those that
+are on their way rather than waiting for their turn. Half as many again, and a few, are held, so that at every free turn
+somebody waits for it; where nobody waits the limit is not used up, and the number grows.
 """
 
 from __future__ import annotations
 
 import contextvars
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 from analytics_platform.core.paging import Page
+from analytics_platform.core.waiting import tallied
 
-__all__ = ["REQUESTS_IN_FLIGHT", "side_by_side"]
+__all__ = ["REQUESTS_AT_FIRST", "REQUESTS_IN_FLIGHT", "InFlight", "side_by_side"]
 
-REQUESTS_IN_FLIGHT: Final = 8
-"""At most so many answers are paid for but not landed yet: kill -9 can lose no more than these."""
+REQUESTS_IN_FLIGHT: Final = 32
+"""At most so many answers are paid for but not landed yet: kill -9 can lose no more than these. `HttpClient` has a
+connection for each."""
+
+REQUESTS_AT_FIRST: Final = 8
+"""Before anything is measured."""
+
+_LEAST: Final = 4
+_SPARE_SHARE: Final = 0.5
+_SPARE: Final = 4
+_MEMORY: Final = 100
+"""Requests that a measurement remembers: several windows of the limits that matter here, 5 to 50 in a second."""
 
 
-def side_by_side(sends: Iterable[Callable[[], Page | None]]) -> Iterator[Page]:
-    """Send with at most `REQUESTS_IN_FLIGHT` unlanded answers, and yield the pages in the order of `sends`.
+class InFlight:
+    """How many requests to hold. Tell it each one that ended; ask `allowed`.
+
+    Args:
+        first: before anything is measured.
+        most: never more.
+    """
+
+    def __init__(self, *, first: int = REQUESTS_AT_FIRST, most: int = REQUESTS_IN_FLIGHT) -> None:
+        self.allowed = min(first, most)
+        self._most = most
+        self._held = 0.0
+        self._waited = 0.0
+        self._since_change = 0
+
+    def ended(self, *, held_seconds: float, waited_seconds: float) -> None:
+        """One request is over.
+
+        Args:
+            held_seconds: from its start until its page was taken.
+            waited_seconds: of those, the seconds it waited for its turn.
+        """
+        self._held += held_seconds - self._held / _MEMORY
+        self._waited += min(waited_seconds, held_seconds) - self._waited / _MEMORY
+        self._since_change += 1
+        # One step a round: those in flight have not felt the last step yet.
+        if self._since_change >= self.allowed:
+            self._since_change = 0
+            up = min(self.wanted - self.allowed, max(1, self.allowed // 4))
+            self.allowed += max(up, -1)
+
+    @property
+    def wanted(self) -> int:
+        """What the measurement asks for."""
+        if self._held <= 0:
+            return self.allowed
+        on_their_way = self.allowed * (1 - self._waited / self._held)
+        return min(self._most, max(_LEAST, math.ceil(on_their_way * (1 + _SPARE_SHARE)) + _SPARE))
+
+
+@dataclass(frozen=True)
+class _Answered:
+    page: Page | None
+    begun_at: float
+    waited_seconds: float
+
+
+def side_by_side(
+    sends: Iterable[Callable[[], Page | None]], *, most_in_flight: int = REQUESTS_IN_FLIGHT
+) -> Iterator[Page]:
+    """Send with at most `most_in_flight` unlanded answers, and yield the pages in the order of `sends`.
 
     When one fails, none is started after it; pages that were already paid for are yielded before the failure is raised.
+
+    Args:
+        sends: the requests; taken one by one as there is room for them, None for a page that does not exist.
+        most_in_flight: a lower bound than `REQUESTS_IN_FLIGHT` where less may be lost.
     """
-    waiting = deque(sends)
-    started: deque[Future[Page | None]] = deque()
+    waiting = iter(sends)
+    started: deque[Future[_Answered]] = deque()
     failure: Exception | None = None
-    with ThreadPoolExecutor(REQUESTS_IN_FLIGHT, thread_name_prefix="requests") as pool:
+    room = InFlight(most=most_in_flight)
+    with ThreadPoolExecutor(most_in_flight, thread_name_prefix="requests") as pool:
         try:
-            while started or (waiting and failure is None):
-                while waiting and failure is None and len(started) < REQUESTS_IN_FLIGHT:
+            while True:
+                while failure is None and len(started) < room.allowed and (send := next(waiting, None)) is not None:
                     # Each thread gets the caller's context: the ledger reads there what the requests are spent on.
-                    started.append(pool.submit(contextvars.copy_context().run, waiting.popleft()))
+                    started.append(pool.submit(contextvars.copy_context().run, _timed, send, time.monotonic()))
+                if not started:
+                    break
                 try:
-                    page = started.popleft().result()
+                    answered = started.popleft().result()
                 except CancelledError:
                     continue
                 except Exception as error:
@@ -44,10 +118,19 @@ def side_by_side(sends: Iterable[Callable[[], Page | None]]) -> Iterator[Page]:
                     for other in started:
                         other.cancel()
                     continue
-                if page is not None:
-                    yield page
+                room.ended(
+                    held_seconds=time.monotonic() - answered.begun_at, waited_seconds=answered.waited_seconds
+                )
+                if answered.page is not None:
+                    yield answered.page
         finally:
             for other in started:
                 other.cancel()
     if failure is not None:
         raise failure
+
+
+def _timed(send: Callable[[], Page | None], begun_at: float) -> _Answered:
+    with tallied() as waited:
+        page = send()
+    return _Answered(page, begun_at, waited.seconds)

@@ -8,7 +8,8 @@ Does not belong here: deciding when to raise (the module that notices), retry lo
     │   └── MissingCredentials        a vendor is off: names every missing variable at once
     ├── VendorError                   something between us and one vendor
     │   ├── TransientVendorError      worth another attempt by the owner of the next timescale
-    │   │   ├── VendorUnreachable     no connection, reset, or time-out after bounded retries
+    │   │   ├── VendorUnreachable     reset or time-out after bounded retries: the request may have been received
+    │   │   │   └── NotSent           no connection: no byte of the request left
     │   │   ├── VendorUnavailable     5xx (or 408) after bounded retries
     │   │   └── TruncatedResponse     fewer bytes than the vendor announced
     │   ├── QuotaError                not a failure: wait
@@ -50,6 +51,7 @@ __all__ = [
     "MissingCredentials",
     "NotBackfillable",
     "NotFound",
+    "NotSent",
     "PageLoop",
     "PermanentVendorError",
     "PermissionDenied",
@@ -103,11 +105,14 @@ class PlatformError(Exception):
         what: one sentence, already redacted.
         next_step: what a tired person should do; shown after the cause.
         where: vendor, endpoint, site and partition as far as known; callers further out add what they know.
+        is_unprocessed: certain that the vendor has not acted on the request: no byte of it left, or each attempt was
+            refused unread (401, 429). Sending it again cannot double it. Only the transport says so.
     """
 
     what: str
     next_step: str = ""
     where: Where = field(default_factory=Where)
+    is_unprocessed: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
         place = str(self.where)
@@ -150,7 +155,11 @@ class TransientVendorError(VendorError):
 
 
 class VendorUnreachable(TransientVendorError):
-    """No connection, a reset, or the total deadline passed."""
+    """A reset, or the total deadline passed: the vendor may have received the request (but see `NotSent`)."""
+
+
+class NotSent(VendorUnreachable):
+    """No connection (refused, name unknown, no free socket): no byte of the request left, any verb may go again."""
 
 
 class VendorUnavailable(TransientVendorError):

@@ -25,9 +25,20 @@ from analytics_platform.core.landing import Batch, BatchWriter, Landing
 from analytics_platform.core.partitions import contiguous, day_ends_at, today
 from analytics_platform.core.progress import Progress, tell
 from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.core.stripping import strip_before_landing
 from analytics_platform.core.tables import TableSpec
+from analytics_platform.core.tombstones import Tombstones
 
-__all__ = ["DayState", "Deferred", "FetchOutcome", "Fetcher", "SiteContext", "days_to_fetch", "state_of_days"]
+__all__ = [
+    "DayState",
+    "Deferred",
+    "FetchOutcome",
+    "Fetcher",
+    "SiteContext",
+    "batches_of",
+    "days_to_fetch",
+    "state_of_days",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +139,7 @@ class Fetcher:
     ) -> None:
         self._landing = landing
         self._lake = lake
+        self._tombstones = Tombstones.beside(landing.root)
         self._run_id = run_id
         self._specs = specs_by_name
         self._clock = clock or SystemClock()
@@ -205,7 +217,7 @@ class Fetcher:
                 if not remaining:
                     return
                 with connect() as client:
-                    for chunk in _chunks(stream, site, remaining):
+                    for chunk in batches_of(stream, site, remaining):
                         self._fetch_chunk(stream, site, chunk, client, outcome, fresh=refresh)
                         remaining = [day for day in remaining if day not in chunk]
         except QuotaError as error:
@@ -244,7 +256,9 @@ class Fetcher:
             already = writer.landed_records
             try:
                 for page in stream.extract(client, extraction):
-                    writer.append(page)
+                    kept, stripped = strip_before_landing(page, stream.tables, self._tombstones, site.key)
+                    if kept is not None:
+                        writer.append(kept, stripped=stripped)
                     self._report(stream, site, days, writer, already, begun)
                 writer.complete()
             finally:
@@ -323,7 +337,7 @@ def _wanted(states: Mapping[date, DayState], *, refresh: bool) -> list[date]:
     return sorted(day for day, state in states.items() if state.is_backfillable) if refresh else days_to_fetch(states)
 
 
-def _chunks(stream: Stream, site: SiteContext, days: list[date]) -> list[list[date]]:
+def batches_of(stream: Stream, site: SiteContext, days: list[date]) -> list[list[date]]:
     """The days of each batch, newest first: when quota ends the work early, the days people look at are there."""
     if stream.span != "range":
         return [[day] for day in reversed(days)]

@@ -156,8 +156,10 @@ class History(Protocol):
         """Rows of a lake table ("vendor/table") on these days, by `from_samples`."""
         ...
 
-    def calls(self, kind: str) -> int | None:
-        """How many calls of a kind the stream's newest complete batch holds; None where there is no batch."""
+    def definitions(self, kind: str) -> int | None:
+        """How many things calls of this kind were about in the newest complete batch: the second part of
+        `<what>/<id>[/…]`; None where there is no batch.
+        """
         ...
 
     def pages_per_call(self, kind: str) -> float | None:

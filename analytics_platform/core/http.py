@@ -15,7 +15,7 @@ attempt is a request paid for), on what was already sent and on a budget shared 
 decorator sees only an exception.
 
     status                    becomes                    retried here
-    no connection             VendorUnreachable          yes, also POST: nothing was sent
+    no connection             NotSent                    yes, also POST: nothing was sent
     reset, deadline           VendorUnreachable          GET, HEAD and `retry=True`
     cut body                  TruncatedResponse          GET, HEAD and `retry=True`
     408, 5xx                  VendorUnavailable          GET, HEAD and `retry=True`
@@ -23,6 +23,9 @@ decorator sees only an exception.
     401                       AuthenticationFailed       once, if the credential can be renewed
     3xx                       UnexpectedRedirect         never
     403, 404/410, other 4xx   PermissionDenied, NotFound, RequestRejected   never
+
+Every error says by `is_unprocessed` whether the vendor can have acted on the request: False as soon as one attempt got
+as far as the wire and was not refused with 401 or 429.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ from analytics_platform.core.errors import (
     ConfigurationError,
     MalformedResponse,
     NotFound,
+    NotSent,
     PermanentVendorError,
     PermissionDenied,
     PlatformError,
@@ -104,6 +108,8 @@ _OWN_HEADERS = frozenset(
         "user-agent",
     }
 )
+_UNREAD = frozenset({401, 429})
+"""Statuses by which a vendor says that it did not look at the request itself."""
 _ERROR_BODY_BYTES = 64 * 1024
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 
@@ -239,8 +245,11 @@ class _Answer:
     retry_after_seconds: float | None
 
 
-class _NotSent(VendorUnreachable):
-    """No byte of the request left: any method may try again."""
+@dataclass(kw_only=True)
+class _Trail:
+    """Whether an attempt of one logical request may have been acted on by the vendor."""
+
+    may_be_processed: bool = False
 
 
 class _RetryBudget:
@@ -408,6 +417,7 @@ class HttpClient:
             target = self._origin.resolve(link, relative_to=relative_to)
         except PlatformError as error:
             error.where = where
+            error.is_unprocessed = True
             raise
         return self._checked(
             method,
@@ -450,6 +460,7 @@ class HttpClient:
         retry: bool | None,
     ) -> Response:
         path, query = target
+        is_on_its_way = False
         try:
             check_path(path, self._prefixes)
             if method not in self._methods:
@@ -468,12 +479,22 @@ class HttpClient:
                 retry=method in _SAFE_METHODS if retry is None else retry,
                 auth=self._auth,
             )
+            is_on_its_way = True
             return self._perform(call)
         except PlatformError as error:
             error.located(vendor=self._vendor, endpoint=endpoint)
+            error.is_unprocessed = error.is_unprocessed or not is_on_its_way
             raise
 
     def _perform(self, call: _Call) -> Response:
+        trail = _Trail()
+        try:
+            return self._answered(call, trail)
+        except PlatformError as error:
+            error.is_unprocessed = not trail.may_be_processed
+            raise
+
+    def _answered(self, call: _Call, trail: _Trail) -> Response:
         attempts = 0
         refreshes = 0
         while True:
@@ -482,7 +503,7 @@ class HttpClient:
             self._meter.acquire(method=call.method, endpoint=call.endpoint)
             retry_after: float | None = None
             try:
-                answer = self._attempt(call, signature)
+                answer = self._attempt(call, signature, trail)
                 if 200 <= answer.status < 300 or (answer.status == 304 and "if-none-match" in call.headers):
                     response = self._accept(call, answer, attempts)
                     self._budget.give_back()
@@ -494,8 +515,6 @@ class HttpClient:
                 self._refuse(call, answer)
             except (TransientVendorError, RateLimited) as error:
                 if not self._may_retry(call, error, attempts - refreshes, retry_after):
-                    if isinstance(error, _NotSent):
-                        raise VendorUnreachable(error.what, error.next_step) from None
                     raise
                 self._pause(call, error, attempts - refreshes, retry_after)
 
@@ -504,7 +523,7 @@ class HttpClient:
             return False
         if retry_after is not None and retry_after > self._limits.longest_retry_after_seconds:
             return False
-        return (call.retry or isinstance(error, _NotSent | RateLimited)) and self._budget.spend()
+        return (call.retry or isinstance(error, NotSent | RateLimited)) and self._budget.spend()
 
     def _pause(self, call: _Call, error: VendorError, attempts: int, retry_after: float | None) -> None:
         ceiling = min(self._limits.backoff_cap_seconds, self._limits.backoff_base_seconds * 2 ** (attempts - 1))
@@ -522,7 +541,7 @@ class HttpClient:
     # ---- one attempt
     # ---------------------------------------------------------------------------------------------------------
 
-    def _attempt(self, call: _Call, signature: Mapping[str, str]) -> _Answer:
+    def _attempt(self, call: _Call, signature: Mapping[str, str], trail: _Trail) -> _Answer:
         request = httpx.Request(
             call.method,
             call.url,
@@ -530,27 +549,33 @@ class HttpClient:
             content=call.content,
             extensions=self._timeouts(),
         )
-        has_head = False
+        status: int | None = None
+        earlier, trail.may_be_processed = trail.may_be_processed, True
         try:
             with wire.attempt(self._limits.total_seconds):
                 response = call.client.send(request, stream=True)
-                has_head = True
+                status = response.status_code
+                if status in _UNREAD:
+                    trail.may_be_processed = earlier
                 try:
                     return self._read(call, response)
                 finally:
                     response.close()
         except (httpcore.ConnectError, httpcore.ConnectTimeout, httpcore.PoolTimeout) as error:
+            trail.may_be_processed = earlier
             self._not_sent(error)
         except (httpcore.TimeoutException, httpcore.NetworkError) as error:
             raise VendorUnreachable(
                 f"The vendor did not answer in full: {_fault(error, self._limits.total_seconds)}.",
                 "It is retried later by the run; if it stays, look at the vendor's status page.",
+                status=status,
             ) from None
         except httpcore.RemoteProtocolError:
-            if has_head:
-                raise TruncatedResponse("The answer ended before the end it had announced.") from None
+            if status is not None:
+                raise TruncatedResponse("The answer ended before the end it had announced.", status=status) from None
             raise VendorUnreachable("The vendor closed the connection or did not speak HTTP.") from None
         except httpcore.LocalProtocolError:
+            trail.may_be_processed = earlier
             # h11 quotes the offending header value, which may be a secret.
             raise ConfigurationError(
                 "The request cannot be written as HTTP: a header holds a forbidden character."
@@ -568,7 +593,7 @@ class HttpClient:
                 f"The vendor's certificate was refused: {redact(cause.verify_message)}.",
                 "Nothing was sent. Check the *_BASE_URL setting and the host's clock; verification stays on.",
             ) from None
-        raise _NotSent(
+        raise NotSent(
             f"No connection to {self._origin}: {_fault(error, self._limits.connect_seconds)}.",
             "Check the network and the *_BASE_URL setting; nothing was sent.",
         ) from None

@@ -23,8 +23,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -39,12 +39,24 @@ from analytics_platform.core.durable import make_directories, replace_file, stor
 from analytics_platform.core.errors import SchemaMismatch, StorageError, Where
 from analytics_platform.core.failpoints import passing
 from analytics_platform.core.landing import Batch, LandedPage
-from analytics_platform.core.tables import TableSpec
+from analytics_platform.core.tables import Column, KindOf, TableSpec, normalised_key
+from analytics_platform.core.tombstones import ClearKeys, Tombstones
 
-__all__ = ["ANCHOR_SITE", "DecodedPartition", "Lake", "LakeViews", "SiteRow", "connect", "split_records"]
+__all__ = [
+    "ANCHOR_SITE",
+    "DecodedPartition",
+    "Lake",
+    "LakeViews",
+    "SiteRow",
+    "connect",
+    "record_keys",
+    "split_records",
+]
 
 ANCHOR_SITE: Final = "_anchor"
 ANCHOR_DAY: Final = date(1970, 1, 1)
+
+_Strip = Callable[[LandedPage, bytes], bytes | None]
 
 _OWN_WORDS = re.compile(r"\berror\('((?:[^']|'')*)'\)")
 
@@ -111,11 +123,20 @@ def _reading() -> duckdb.DuckDBPyConnection:
     return _shared_engine().cursor()
 
 
-class Lake:
-    """All partitions below one root."""
+class _TombstonesChanged(Exception):
+    """Somebody was forgotten while a partition was being decoded: what was decoded may hold them."""
 
-    def __init__(self, root: Path) -> None:
+
+class Lake:
+    """All partitions below one root.
+
+    Args:
+        tombstones: who was forgotten; those of the home the root lies in by default.
+    """
+
+    def __init__(self, root: Path, *, tombstones: Tombstones | None = None) -> None:
         self.root = root
+        self._tombstones = tombstones or Tombstones.beside(root)
         self._anchored: set[tuple[str, str]] = set()
 
     def partition_path(self, spec: TableSpec, site: str, day: date) -> Path:
@@ -144,8 +165,20 @@ class Lake:
             SchemaMismatch: a record cannot be read as declared; no partition of this call has changed.
             LandingCorrupt, StorageError.
         """
+        while True:
+            generation = self._tombstones.generation()
+            with suppress(_TombstonesChanged):
+                return self._decode(spec, assignments, site, generation)
+
+    def _decode(
+        self,
+        spec: TableSpec,
+        assignments: Sequence[tuple[Batch, Sequence[date]]],
+        site: str,
+        generation: tuple[int, int, int] | None,
+    ) -> list[DecodedPartition]:
         with storage_errors("Decoding landed pages"), self._scratch() as scratch:
-            stage = _Stage(scratch, spec)
+            stage = _Stage(scratch, spec, self._forgotten(spec, site))
             with (
                 closing(stage),
                 connect(temp_directory=str(scratch)) as engine,
@@ -160,8 +193,25 @@ class Lake:
                 extra_fields = _extra_fields(engine) if stage.has_unknown_fields else ()
                 passing("lake.decoded")
                 return [
-                    self._write(engine, spec, site, day, duplicates.get(day, 0), extra_fields, scratch) for day in days
+                    self._write(engine, spec, site, day, duplicates.get(day, 0), extra_fields, scratch, generation)
+                    for day in days
                 ]
+
+    def _forgotten(self, spec: TableSpec, site: str) -> _Strip | None:
+        """Takes forgotten persons out of pages landed before they were forgotten (restored from a backup, say)."""
+        wanted = self._tombstones.at(site, spec.identity_kinds) if spec.identity_kinds else None
+        if wanted is None:
+            return None
+        # Imported when somebody was forgotten: it is built on this module.
+        from analytics_platform.core.stripping import Stripper
+
+        stripper = Stripper((spec,), wanted)
+
+        def strip(page: LandedPage, body: bytes) -> bytes | None:
+            found = stripper.strip(body, call=page.call, call_kind=page.call_kind, context=page.context)
+            return body if found is None else found.body
+
+        return strip
 
     def _write(
         self,
@@ -172,6 +222,7 @@ class Lake:
         duplicates: int,
         extra_fields: tuple[str, ...],
         scratch: Path,
+        generation: tuple[int, int, int] | None,
     ) -> DecodedPartition:
         path = self.partition_path(spec, site, day)
         with storage_errors("Writing a lake partition"):
@@ -186,7 +237,10 @@ class Lake:
         )
         _copy(engine, f"SELECT * FROM decoded WHERE _day = DATE '{day}' ORDER BY {order}", temporary)
         passing("lake.before_rename")
-        replace_file(temporary, path)
+        with self._tombstones.unchanged_since(generation) as unchanged:
+            if not unchanged:
+                raise _TombstonesChanged
+            replace_file(temporary, path)
         passing("lake.after_rename")
         return DecodedPartition(
             spec=spec,
@@ -328,6 +382,72 @@ class Lake:
             by_day.setdefault(day, []).append(tuple(row))
         return by_day
 
+    def sites(self, spec: TableSpec) -> list[str]:
+        """Sites with partitions of the table, those that left sites.yaml included."""
+        folders = (self.root / spec.vendor / spec.name).glob("site=*")
+        return sorted(found for folder in folders if (found := folder.name.removeprefix("site=")) != ANCHOR_SITE)
+
+    def person_rows(self, spec: TableSpec, site: str, keys: ClearKeys) -> dict[date, int]:
+        """How many rows of each day carry one of the keys in an identifying column."""
+        test = _person_test(spec, keys)
+        if test is None or not (paths := self._partitions(spec, site)):
+            return {}
+        with _reading() as engine:
+            found = engine.execute(
+                f"SELECT _day, count(*) FROM {_parquet(paths, by_name=True)} WHERE {test[0]} GROUP BY _day", test[1]
+            ).fetchall()
+        return {day: int(count) for day, count in found}
+
+    def person_keys(self, spec: TableSpec, site: str, keys: ClearKeys) -> set[tuple[str, str]]:
+        """All keys, as (kind, value), of the rows that carry one of the given."""
+        test = _person_test(spec, keys)
+        if test is None or not (paths := self._partitions(spec, site)):
+            return set()
+        found: set[tuple[str, str]] = set()
+        with _reading() as engine:
+            names = ", ".join(dict.fromkeys(name for c in spec.identifying_columns for name in _identity_names(c)))
+            rows = engine.execute(
+                f"SELECT DISTINCT {names} FROM {_parquet(paths, by_name=True)} WHERE {test[0]}", test[1]
+            )
+            described = [entry[0] for entry in rows.description]
+            for row in rows.fetchall():
+                found |= _keys_of_row(spec, dict(zip(described, row, strict=True)))
+        return found
+
+    def remove_person(self, spec: TableSpec, site: str, keys: ClearKeys) -> dict[date, int]:
+        """Rewrite the partitions that hold such rows without them, each by one rename; rows removed by day.
+
+        Everybody else's rows keep their values and their order.
+        """
+        removed = self.person_rows(spec, site, keys)
+        test = _person_test(spec, keys)
+        for day in sorted(removed):
+            path = self.partition_path(spec, site, day)
+            with self._scratch() as scratch, connect() as engine:
+                temporary = scratch / f"{day}.parquet"
+                source = _parquet([path, *self._anchor(spec)], by_name=True)
+                kept = f"SELECT * FROM {source} WHERE NOT coalesce({test[0]}, false)" if test else ""
+                engine.execute("SET preserve_insertion_order = true")
+                engine.execute(f"CREATE TEMP TABLE kept AS {kept}", test[1] if test else [])
+                _copy(engine, "SELECT * FROM kept", temporary)
+                passing("lake.person_removed")
+                replace_file(temporary, path)
+        return removed
+
+    def sweep(self) -> None:
+        """Remove the scratch folders of decodes that died; they hold raw records."""
+        with self._scratch():
+            pass
+
+    def _partitions(self, spec: TableSpec, site: str) -> list[Path]:
+        """Every partition of the site and, for the columns older ones lack, the anchor; empty where there is none."""
+        paths = [self.partition_path(spec, site, day) for day in self.days(spec, site)]
+        return [*paths, *self._anchor(spec)] if paths else []
+
+    def _anchor(self, spec: TableSpec) -> list[Path]:
+        path = self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)
+        return [path] if path.is_file() else []
+
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
         """A folder of this decode, locked while it is in use; folders whose process died are swept (they hold raw
@@ -387,8 +507,9 @@ def _sweep(base: Path) -> None:
 class _Stage:
     """The decode's two input files: raw records with their page number, and the pages' contexts."""
 
-    def __init__(self, folder: Path, spec: TableSpec) -> None:
+    def __init__(self, folder: Path, spec: TableSpec, strip: _Strip | None = None) -> None:
         self._spec = spec
+        self._strip = strip
         self._records_path = folder / "records.ndjson"
         self._pages_path = folder / "pages.ndjson"
         self._pages: list[dict[str, object]] = []
@@ -400,7 +521,10 @@ class _Stage:
         self._records.close()
 
     def add(self, batch: Batch, days: Sequence[date]) -> None:
-        for page, body in batch.pages(self._spec.calls):
+        for page, landed in batch.pages(self._spec.calls):
+            body = landed if self._strip is None else self._strip(page, landed)
+            if body is None:
+                continue
             number = len(self._pages)
             records = split_records(body, self._spec.records, union=self._spec.union_records)
             if records:
@@ -590,6 +714,103 @@ def _extra_fields(engine: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     return tuple(name for (name,) in rows)
 
 
+# -------------------------------------------------------------------------------------------------- whose rows they are
+
+
+def record_keys(
+    engine: duckdb.DuckDBPyConnection, spec: TableSpec, records: Sequence[bytes], context: Mapping[str, str]
+) -> list[tuple[int, str, str]]:
+    """(record number, kind, value) of every key in the raw records of one page, by the table's own expressions.
+
+    Raises:
+        duckdb.Error: an expression cannot be computed for some record.
+    """
+    structure = msgspec.json.encode({name: _shape(duckdb.sqltype(type_)) for name, type_ in spec.wire.items()})
+    names = [*dict.fromkeys((*spec.context, "call_kind", "records"))]
+    packed = ", ".join(f"{_quote(name)} := CAST(? AS VARCHAR)" for name in names)
+    engine.execute("CREATE OR REPLACE TEMP TABLE raw (p INTEGER, t VARCHAR)")
+    engine.execute(
+        "INSERT INTO raw SELECT unnest(?), unnest(?)",
+        [list(range(len(records))), [record.decode("utf-8", "surrogatepass") for record in records]],
+    )
+    engine.execute(
+        "CREATE OR REPLACE TEMP TABLE records AS SELECT p, from_json(t, ?) AS r, CAST(NULL AS VARCHAR) AS x FROM raw",
+        [structure.decode()],
+    )
+    engine.execute(
+        f"CREATE OR REPLACE TEMP TABLE pages AS SELECT p, struct_pack({packed}) AS c, CAST([] AS DATE[]) AS days, "
+        "CAST(NULL AS TIMESTAMP) AS landed_at, CAST(NULL AS VARCHAR) AS run_id FROM raw",
+        [context.get(name) for name in names],
+    )
+    columns = {name: _typed(spec, name) for c in spec.identifying_columns for name in _told_by(c)}
+    selected = [f"CAST({sql} AS VARCHAR) AS {_quote('column ' + name)}" for name, sql in columns.items()]
+    selected += [f"CAST({sql} AS VARCHAR) AS {_quote('wire ' + kind)}" for kind, sql in spec.identifies.items()]
+    if not selected:
+        return []
+    rows = engine.execute(f"SELECT p, {', '.join(selected)} FROM ({_source(spec)})")
+    described = [entry[0] for entry in rows.description][1:]
+    found = []
+    for number, *values in rows.fetchall():
+        row = dict(zip(described, values, strict=True))
+        own = {name: row[f"column {name}"] for name in columns}
+        wire = {(kind, value) for kind in spec.identifies if (value := row[f"wire {kind}"])}
+        found += [(int(number), kind, value) for kind, value in _keys_of_row(spec, own) | wire]
+    return found
+
+
+def _shape(type_: Any) -> Any:  # DuckDBPyType has no public stub for `children`
+    """A DuckDB type as the structure `from_json` takes."""
+    if str(type_) == "JSON":
+        return "JSON"
+    if type_.id == "struct":
+        return {name: _shape(child) for name, child in type_.children}
+    if type_.id == "list":
+        return [_shape(type_.children[0][1])]
+    return str(type_)
+
+
+def _told_by(column: Column) -> tuple[str, ...]:
+    return (column.name, column.identifies.column) if isinstance(column.identifies, KindOf) else (column.name,)
+
+
+def _identity_names(column: Column) -> tuple[str, ...]:
+    return tuple(f"CAST({_quote(name)} AS VARCHAR) AS {_quote(name)}" for name in _told_by(column))
+
+
+def _keys_of_row(spec: TableSpec, row: Mapping[str, str | None]) -> set[tuple[str, str]]:
+    found = set()
+    for column in spec.identifying_columns:
+        value = row[column.name]
+        kind = column.identifies
+        if isinstance(kind, KindOf):
+            kind = kind.kinds.get(row[kind.column] or "")
+        if value and kind:
+            found.add((kind, normalised_key(kind, value)))
+    return found
+
+
+def _person_test(spec: TableSpec, keys: ClearKeys) -> tuple[str, list[object]] | None:
+    """SQL condition on a table's rows, with its bound values; None where no key can be in the table."""
+    tests: list[str] = []
+    bound: list[object] = []
+    for column in spec.identifying_columns:
+        text = f"CAST({_quote(column.name)} AS VARCHAR)"
+        told = column.identifies
+        kinds = dict(told.kinds) if isinstance(told, KindOf) else {"": str(told)}
+        for value, kind in kinds.items():
+            wanted = sorted(keys.values.get(kind, ()))
+            if not wanted:
+                continue
+            spelled = f"lower(trim({text}))" if kind == "email" else text
+            test = f"list_contains(CAST(? AS VARCHAR[]), {spelled})"
+            bound.append(wanted)
+            if isinstance(told, KindOf):
+                test += f" AND {_quote(told.column)} = ?"
+                bound.append(value)
+            tests.append(f"({test})")
+    return (" OR ".join(tests), bound) if tests else None
+
+
 # -------------------------------------------------------------------------------------------------------- SQL text
 
 
@@ -628,10 +849,11 @@ def _one(relation: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     return row
 
 
-def _parquet(paths: Sequence[Path], *, file_row_number: bool = False) -> str:
+def _parquet(paths: Sequence[Path], *, file_row_number: bool = False, by_name: bool = False) -> str:
     listed = ", ".join(_literal(path) for path in paths)
     numbered = ", file_row_number = true" if file_row_number else ""
-    return f"read_parquet([{listed}], hive_partitioning = false{numbered})"
+    matched = ", union_by_name = true" if by_name else ""
+    return f"read_parquet([{listed}], hive_partitioning = false{numbered}{matched})"
 
 
 def _schema(engine: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, str]]:

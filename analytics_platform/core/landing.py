@@ -22,24 +22,26 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 import zstandard
+from msgspec.structs import replace as replace_struct
 
 from analytics_platform.core.clock import Clock, SystemClock
-from analytics_platform.core.durable import fsync_directory, make_directories, storage_errors, write_file
+from analytics_platform.core.durable import fsync_directory, fsync_file, make_directories, storage_errors, write_file
 from analytics_platform.core.errors import LandingCorrupt, StorageError, Where
 from analytics_platform.core.failpoints import passing
 from analytics_platform.core.paging import Page
 
-__all__ = ["Batch", "BatchWriter", "LandedPage", "Landing", "PartitionBusy"]
+__all__ = ["Batch", "BatchWriter", "LandedPage", "Landing", "PartitionBusy", "Rewritten"]
 
 _FSYNC_EVERY_SECONDS = 1.0
 _FSYNC_EVERY_PAGES = 64
@@ -50,8 +52,11 @@ class PartitionBusy(StorageError):
     """Another process is fetching this stream for this site right now."""
 
 
-class LandedPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One index line. Sizes in bytes, instants ISO 8601 UTC."""
+class LandedPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One index line. Sizes in bytes, instants ISO 8601 UTC.
+
+    `stripped` counts records of forgotten persons that were taken out of the page as the vendor sent it.
+    """
 
     offset: int
     length: int
@@ -68,6 +73,7 @@ class LandedPage(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     run_id: str
     context: dict[str, str]
+    stripped: int = 0
 
 
 class _BatchSeal(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +169,13 @@ class Batch:
                 yield page, body
 
 
+class Rewritten(NamedTuple):
+    """What a landed page becomes: its new bytes (None: the page goes) and how many records were taken out."""
+
+    body: bytes | None
+    removed: int
+
+
 class Landing:
     """All batches below one root."""
 
@@ -185,7 +198,7 @@ class Landing:
             if span is None:
                 continue
             for folder in day_folder.iterdir():
-                if folder.is_dir():
+                if folder.is_dir() and not folder.name.startswith("."):
                     found.append(_load_batch(folder, vendor, stream, site, span))
         return sorted(found, key=lambda batch: batch.path.name)
 
@@ -196,6 +209,65 @@ class Landing:
             if batch.is_complete:
                 covering.update({day: batch for day in days if batch.covers(day)})
         return covering
+
+    def streams(self) -> list[tuple[str, str, str]]:
+        """(vendor, stream, site) of everything that was ever landed, also of vendors and sites since removed."""
+        found = []
+        for folder in self.root.glob("*/*/site=*"):
+            if folder.is_dir():
+                found.append((folder.parts[-3], folder.parts[-2], folder.name.removeprefix("site=")))
+        return sorted(found)
+
+    def rewrite(self, batch: Batch, strip: Callable[[LandedPage, bytes], Rewritten | None]) -> tuple[Batch, int]:
+        """Replace a batch by one whose pages `strip` has changed; returns what stands there now and the pages changed.
+
+        A batch that has nothing to change is not touched. The new one is written beside the old, made durable and
+        given a name that sorts right after it: from that moment it is the one that covers the days. Then the old one
+        goes. Killed in between, the next call finds both and removes the old. Pages that stay keep their bytes, and
+        what the batch says about when its pages were received stays true. The caller holds `exclusive`.
+
+        Raises:
+            LandingCorrupt: the batch cannot be read.
+        """
+        pages = list(batch.index())
+        decided = {page.offset: found for page, body in batch.pages() if (found := strip(page, body)) is not None}
+        end = max((page.offset + page.length for page in pages), default=0)
+        content = batch.path / "pages.bin"
+        torn = content.exists() and content.stat().st_size > end
+        if not decided and not torn:
+            return batch, 0
+        name, _, generation = batch.path.name.partition(".e")
+        renewed = batch.path.with_name(f"{name}.e{int(generation or 0) + 1}")
+        building = batch.path.with_name(f".{renewed.name}")
+        shutil.rmtree(building, ignore_errors=True)
+        with storage_errors("Rewriting a landing batch"):
+            _write_renewed(batch, pages, decided, building)
+            passing("landing.rewritten")
+            shutil.rmtree(renewed, ignore_errors=True)
+            building.rename(renewed)
+            fsync_directory(renewed.parent)
+            passing("landing.swapped")
+            # Out of sight first: half a folder without its seal would look like a batch to go on with.
+            hidden = batch.path.with_name(f".{batch.path.name}")
+            shutil.rmtree(hidden, ignore_errors=True)
+            batch.path.rename(hidden)
+            shutil.rmtree(hidden)
+            fsync_directory(renewed.parent)
+        span = (batch.first_day, batch.last_day)
+        return _load_batch(renewed, batch.vendor, batch.stream, batch.site, span), len(decided)
+
+    def sweep(self, vendor: str, stream: str, site: str) -> None:
+        """Finish what a killed `rewrite` left: half-written batches, and old ones whose successor is there. The caller
+        holds `exclusive`.
+        """
+        for day_folder in self._site_path(vendor, stream, site).glob("day=*"):
+            for folder in day_folder.glob(".*"):
+                shutil.rmtree(folder, ignore_errors=True)
+            for successor in day_folder.glob("[!.]*.e*"):
+                name, _, generation = successor.name.partition(".e")
+                before = [f"{name}.e{n}" for n in range(1, int(generation))]
+                for old in (name, *before):
+                    shutil.rmtree(day_folder / old, ignore_errors=True)
 
     @contextmanager
     def exclusive(self, vendor: str, stream: str, site: str) -> Iterator[None]:
@@ -227,7 +299,7 @@ class Landing:
         """Continue the open batch of exactly this range, or begin a new one (always, when `fresh`)."""
         folder = self._site_path(vendor, stream, site) / _day_folder(first_day, last_day)
         open_folders = (
-            [] if fresh else sorted(p for p in folder.glob("*") if p.is_dir() and not (p / "batch.json").exists())
+            [] if fresh else sorted(p for p in folder.glob("[!.]*") if p.is_dir() and not (p / "batch.json").exists())
         )
         if open_folders:
             path = open_folders[-1]
@@ -309,8 +381,12 @@ class BatchWriter:
         """Calls whose last page is landed."""
         return frozenset(page.call for page in self.landed if page.is_last)
 
-    def append(self, page: Page) -> LandedPage:
-        """Write one page and its index line; both are with the operating system when this returns."""
+    def append(self, page: Page, *, stripped: int = 0) -> LandedPage:
+        """Write one page and its index line; both are with the operating system when this returns.
+
+        Args:
+            stripped: records that were taken out of the page beforehand.
+        """
         passing("landing.before_append")
         frame = self._compressor.compress(page.body)
         line = LandedPage(
@@ -329,6 +405,7 @@ class BatchWriter:
             attempts=page.attempts,
             run_id=self._run_id,
             context=dict(page.context),
+            stripped=stripped,
         )
         with storage_errors("Landing a page"):
             _write_all(self._pages, frame)
@@ -377,6 +454,52 @@ class BatchWriter:
             seal.site,
             (seal.first_day, seal.last_day),
         )
+
+
+def _write_renewed(batch: Batch, pages: Sequence[LandedPage], decided: Mapping[int, Rewritten], folder: Path) -> None:
+    """The batch's files anew: frames that stay are copied, the others compressed, the seal made over the new index."""
+    make_directories(folder)
+    encoder = msgspec.json.Encoder()
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+    index = bytearray()
+    records = 0
+    written = 0
+    kept = 0
+    with (folder / "pages.bin").open("wb") as target:
+        source = (batch.path / "pages.bin").open("rb") if pages else None
+        with source or nullcontext():
+            for page in pages:
+                change = decided.get(page.offset)
+                if change is not None and change.body is None:
+                    continue
+                if source is None:
+                    raise AssertionError("pages without a file of pages")
+                source.seek(page.offset)
+                frame = source.read(page.length) if change is None else compressor.compress(change.body or b"")
+                line = replace_struct(page, offset=written, length=len(frame))
+                if change is not None and change.body is not None:
+                    line = replace_struct(
+                        line,
+                        sha256=hashlib.sha256(change.body).hexdigest(),
+                        size=len(change.body),
+                        records=max(0, page.records - change.removed),
+                        stripped=page.stripped + change.removed,
+                    )
+                target.write(frame)
+                index += encoder.encode(line) + b"\n"
+                written += len(frame)
+                records += line.records
+                kept += 1
+    (folder / "pages.jsonl").write_bytes(index)
+    for name in ("pages.bin", "pages.jsonl"):
+        (folder / name).chmod(0o600)
+        fsync_file(folder / name)
+    seal = batch.path / "batch.json"
+    if seal.exists():
+        sealed = msgspec.json.decode(seal.read_bytes(), type=_BatchSeal)
+        renewed = replace_struct(sealed, pages=kept, records=records, index_sha256=hashlib.sha256(index).hexdigest())
+        write_file(folder / "batch.json", encoder.encode(renewed))
+    fsync_directory(folder)
 
 
 def _day_folder(first_day: date, last_day: date) -> str:

@@ -67,11 +67,11 @@ class LandedHistory:
             self._rows[table] = dict.fromkeys(wanted, 0) | self._lake.row_counts(spec, self._site, wanted)
         return from_samples(self._rows[table], days)
 
-    def calls(self, kind: str) -> int | None:
-        """Calls of a kind in the newest complete batch."""
+    def definitions(self, kind: str) -> int | None:
+        """Ids that calls of a kind were about in the newest complete batch."""
         if not self._batches:
             return None
-        return len({page.call for page in self._batches[-1].index() if page.call_kind == kind})
+        return len({page.call.split("/")[1] for page in self._batches[-1].index() if page.call_kind == kind})
 
     def pages_per_call(self, kind: str) -> float | None:
         """Mean pages of a call of a kind over the newest complete batches."""

@@ -68,6 +68,7 @@ from analytics_platform.core.quota_policy import (
     spending,
     spending_now,
 )
+from analytics_platform.core.waiting import waiting
 
 __all__ = [
     "AccountMeter",
@@ -888,6 +889,40 @@ class Ledger:
 
         return self._run(read, mode="read")
 
+    def requests_by_hour(self, accounts: Sequence[str], since: datetime) -> dict[tuple[datetime, str], int]:
+        """Requests sent by us since an instant, by the UTC hour they left in and the stream they were for."""
+        hour_us = 3_600 * MICROSECONDS
+
+        def read(connection: sa.Connection) -> dict[tuple[datetime, str], int]:
+            begun = _requests.c.sent_us - _requests.c.sent_us % hour_us
+            query = (
+                sa.select(begun.label("hour_us"), _requests.c.stream, sa.func.count())
+                .where(
+                    _requests.c.account.in_(list(accounts)),
+                    _requests.c.kind == "sent",
+                    _requests.c.sent_us >= _to_us(since),
+                )
+                .group_by(sa.text("1"), _requests.c.stream)
+                .order_by(sa.text("1"), _requests.c.stream)
+            )
+            return {(_from_us(int(at)), str(stream)): int(n) for at, stream, n in connection.execute(query)}
+
+        return self._run(read, mode="read")
+
+    def refused(self, accounts: Sequence[str], since: datetime) -> int:
+        """Answers 429 since an instant of this ledger's clock."""
+
+        def read(connection: sa.Connection) -> int:
+            since_us = self._now_us() - (_to_us(self._clock.now()) - _to_us(since))
+            query = (
+                sa.select(sa.func.count())
+                .select_from(_refusals)
+                .where(_refusals.c.account.in_(list(accounts)), _refusals.c.ledger_us >= since_us)
+            )
+            return int(connection.execute(query).scalar_one())
+
+        return self._run(read, mode="read")
+
     def spent(
         self,
         *,
@@ -1333,15 +1368,16 @@ class AccountMeter:
         """Before every attempt. May sleep up to `max_wait_seconds`; raises QuotaExhausted, StorageError."""
         method_class = self.policy.method_class(method)
         work = spending_now() or self.work
-        self.ledger.acquire(
-            self.policy.account,
-            method_class,
-            self.policy.windows_for(method_class),
-            endpoint,
-            max_wait_seconds=self.max_wait_seconds,
-            keep_free=self.policy.reserve if work.backfill else 0,
-            work=work,
-        )
+        with waiting():
+            self.ledger.acquire(
+                self.policy.account,
+                method_class,
+                self.policy.windows_for(method_class),
+                endpoint,
+                max_wait_seconds=self.max_wait_seconds,
+                keep_free=self.policy.reserve if work.backfill else 0,
+                work=work,
+            )
 
     def learn(self, *, method: str, endpoint: str, status: int, retry_after_seconds: float | None) -> None:
         """After every answer."""

@@ -18,8 +18,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["SYSTEM_COLUMNS", "Column", "Sensitivity", "TableSpec"]
+__all__ = [
+    "ANYWHERE_KINDS",
+    "SYSTEM_COLUMNS",
+    "WEAK_KINDS",
+    "Column",
+    "KindOf",
+    "Sensitivity",
+    "TableSpec",
+    "is_record_kind",
+    "normalised_key",
+]
+
+WEAK_KINDS: Final = frozenset({"ip", "display_name"})
+"""Kinds of key that several people share. They find rows when a person gave them, and lead to nobody else's rows."""
+
+ANYWHERE_KINDS: Final = frozenset({"email"})
+"""Kinds whose value means the same person at every site; any other value may be somebody else at another site."""
+
+
+def is_record_kind(kind: str) -> bool:
+    """Whether a kind names one recording (a session, its replay link) rather than a person."""
+    return kind.endswith(("_session", "_session_link"))
+
+
+def normalised_key(kind: str, value: str) -> str:
+    """The spelling in which two values of a kind are compared: e-mails without case, everything else as it is."""
+    return value.strip().lower() if kind == "email" else value
 
 
 class Sensitivity(StrEnum):
@@ -35,6 +62,19 @@ class Sensitivity(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KindOf:
+    """For columns that hold another kind of key in each row: the kind is told by a second column.
+
+    Args:
+        column: the column of the same table that tells (`tag`).
+        kinds: its value → kind of key; rows with any other value identify nobody.
+    """
+
+    column: str
+    kinds: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Column:
     """One lake column.
 
@@ -47,6 +87,9 @@ class Column:
         sensitivity: see `Sensitivity`.
         minimum, maximum: inclusive bounds for the range expectation, in the column's unit.
         allowed: closed vocabulary, checked as a warning (a new value passes as unknown).
+        identifies: kind of key by which the value names a person or one recording of them (`email`, `uid`,
+            `<vendor>_visitor`, `<vendor>_session`); the right to erasure finds rows by it. Two columns of one kind
+            name the same person where their values are equal.
     """
 
     name: str
@@ -58,6 +101,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     allowed: tuple[str, ...] = ()
+    identifies: str | KindOf | None = None
 
 
 SYSTEM_COLUMNS: tuple[Column, ...] = (
@@ -105,6 +149,8 @@ class TableSpec:
         day_basis: "utc", "site" (the site's local day) or "snapshot" (today only, cannot be backfilled).
         minimum_rows: blocking row floor for a closed day (0: an empty day is legal).
         anchor: column whose newest value measures freshness, an instant or date; None where rows carry no time.
+        identifies: kind of key → DuckDB expression over `r` and `c` (VARCHAR), for values of the wire that name a
+            person and have no column (an IP address).
     """
 
     vendor: str
@@ -126,6 +172,7 @@ class TableSpec:
     anchor: str | None = None
     source_url: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    identifies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def all_columns(self) -> tuple[Column, ...]:
@@ -150,6 +197,22 @@ class TableSpec:
         """Columns whose values may not be shown in previews, metadata, logs or check results."""
         return tuple(c.name for c in self.all_columns if c.sensitivity is not Sensitivity.PUBLIC)
 
+    @property
+    def identifying_columns(self) -> tuple[Column, ...]:
+        """Columns whose values name a person or a recording."""
+        return tuple(column for column in self.columns if column.identifies is not None)
+
+    @property
+    def identity_kinds(self) -> frozenset[str]:
+        """Every kind of key a record or row of this table may carry."""
+        kinds = set(self.identifies)
+        for column in self.columns:
+            if isinstance(column.identifies, KindOf):
+                kinds |= set(column.identifies.kinds.values())
+            elif column.identifies is not None:
+                kinds.add(column.identifies)
+        return frozenset(kinds)
+
     def __post_init__(self) -> None:
         names = [c.name for c in self.all_columns]
         duplicates = {n for n in names if names.count(n) > 1}
@@ -158,3 +221,6 @@ class TableSpec:
         unknown = set(self.key) - set(names)
         if unknown:
             raise ValueError(f"{self.qualified_name}: key columns {sorted(unknown)} are not columns")
+        told_by = {c.identifies.column for c in self.columns if isinstance(c.identifies, KindOf)}
+        if told_by - set(names):
+            raise ValueError(f"{self.qualified_name}: kinds are told by {sorted(told_by - set(names))}, not columns")

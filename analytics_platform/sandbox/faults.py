@@ -1,35 +1,48 @@
 """Faults that can be ordered from the sandbox: what goes wrong, on which request, how often.
 
-Belongs here: the vocabulary (`Fault` and its constructors), the order book (`FaultBook`), and the corruption of JSON
-bodies. Does not belong here: breaking the bytes on the socket (`wire`), or what a vendor does with a flag such as
-`foreign_link` (its observer reads `request.state.fault`).
+Belongs here: the vocabulary (`Fault`, its constructors, `KINDS`), the order book (`FaultBook`), and the changes to JSON
+bodies (`spoil`, `drifted`). Does not belong here: breaking the bytes on the socket (`wire`), or what a vendor does with
+a flag such as `foreign_link` (its observer reads `request.state.fault`). The vocabulary is explained, with an example
+of each kind, in docs/sandbox.md.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
 
 __all__ = [
     "BAD_JSON_KINDS",
+    "DRIFT_CHANGES",
+    "KINDS",
+    "RETYPES",
     "Fault",
     "FaultBook",
+    "Kind",
     "bad_json",
     "bomb",
+    "clock_skew",
     "cursor_loop",
     "cut_body",
     "cut_gzip",
     "delay",
+    "drift",
+    "drifted",
     "drip",
     "duplicate_rows",
     "empty_pages",
     "flag",
     "foreign_link",
+    "records_in",
     "redirect",
     "reset",
+    "slow",
     "spoil",
     "status",
 ]
@@ -45,54 +58,90 @@ class Fault:
 
 def status(code: int, *, headers: Mapping[str, str] | None = None, body: bytes | str = b"") -> Fault:
     """Answer with this status, headers and body instead of the vendor's answer; the vendor's code is not run."""
-    return Fault("status", {"code": code, "headers": dict(headers or {}), "body": body})
+    if not 200 <= int(code) <= 599:
+        raise ValueError("a status is a number from 200 to 599")
+    return Fault("status", {"code": int(code), "headers": dict(headers or {}), "body": body})
 
 
 def delay(seconds: float) -> Fault:
     """Answer correctly, but only after this many seconds."""
-    return Fault("delay", {"seconds": seconds})
+    return Fault("delay", {"seconds": float(seconds)})
 
 
 def reset(after_bytes: int = 0) -> Fault:
     """Send this many bytes of the body, then reset the connection (RST); 0 resets before the status line."""
-    return Fault("reset", {"after_bytes": after_bytes})
+    return Fault("reset", {"after_bytes": int(after_bytes)})
 
 
 def cut_body(fraction: float = 0.5) -> Fault:
     """Announce the whole length, send this fraction of the body, then close."""
-    return Fault("cut_body", {"fraction": fraction})
+    return Fault("cut_body", {"fraction": float(fraction)})
 
 
 def cut_gzip(fraction: float = 0.67) -> Fault:
     """Send a gzip stream cut to this fraction, with a Content-Length that fits the cut: only the gzip trailer tells."""
-    return Fault("cut_gzip", {"fraction": fraction})
+    return Fault("cut_gzip", {"fraction": float(fraction)})
 
 
-def bad_json(kind: str = "truncated") -> Fault:
-    """Answer 200 with a body that is not strict JSON; `kind` is one of BAD_JSON_KINDS."""
-    if kind not in BAD_JSON_KINDS:
-        raise ValueError(f"unknown kind of bad JSON: {kind}")
-    return Fault("bad_json", {"kind": kind})
+def bad_json(how: str = "truncated") -> Fault:
+    """Answer with a body that is not strict JSON; `how` is one of BAD_JSON_KINDS."""
+    if how not in BAD_JSON_KINDS:
+        raise ValueError(f"unknown kind of bad JSON: {how}")
+    return Fault("bad_json", {"how": how})
 
 
 def redirect(location: str, code: int = 302) -> Fault:
     """Answer with a redirect to this place."""
-    return Fault("redirect", {"location": location, "code": code})
+    return Fault("redirect", {"location": str(location), "code": int(code)})
 
 
 def drip(seconds: float, pieces: int = 20) -> Fault:
     """Send the body in this many pieces over this many seconds."""
-    return Fault("drip", {"seconds": seconds, "pieces": pieces})
+    return Fault("drip", {"seconds": float(seconds), "pieces": int(pieces)})
+
+
+def slow(bytes_per_second: float, first_byte_seconds: float = 0.0) -> Fault:
+    """Answer correctly over a thin line: nothing for `first_byte_seconds`, then no faster than this."""
+    if float(bytes_per_second) <= 0:
+        raise ValueError("bytes_per_second is above zero")
+    return Fault("slow", {"bytes_per_second": float(bytes_per_second), "first_byte_seconds": float(first_byte_seconds)})
 
 
 def bomb(decoded_bytes: int = 100_000_000, layers: int = 1) -> Fault:
     """Answer with a small gzip body that decodes to this many bytes; two layers announce `gzip, gzip`."""
-    return Fault("bomb", {"decoded_bytes": decoded_bytes, "layers": layers})
+    return Fault("bomb", {"decoded_bytes": int(decoded_bytes), "layers": int(layers)})
 
 
-def foreign_link(url: str = "https://foreign.invalid/") -> Fault:
-    """The next-page link points to another origin."""
-    return Fault("foreign_link", {"url": url})
+def clock_skew(seconds: float) -> Fault:
+    """Answer as a server whose clock is this many seconds ahead (negative: behind): the `Date` header, and every
+    instant of the present the vendor states or stores while it serves this request (`ServerContext.now_ms`, `wall_ns`).
+    """
+    return Fault("clock_skew", {"seconds": float(seconds)})
+
+
+def drift(change: str, field: str, *, to: str = "", value: object = "drifted", retype: str = "", at: str = "") -> Fault:
+    """Answer with records whose schema has drifted.
+
+    Args:
+        change: one of DRIFT_CHANGES.
+        field: the record's member, dotted for a member of a member ("identification.uid").
+        to: new name of a renamed member (its last part only).
+        value: of an added member.
+        retype: what a retyped member becomes, one of RETYPES.
+        at: where the records are, as a dotted path from the root, "." for the root itself; the outermost lists of
+            objects unless told (the root where there is none). A path ending in "{}" takes each member of the object
+            there as a record.
+    """
+    if change not in DRIFT_CHANGES:
+        raise ValueError(f"unknown change: {change}")
+    if not field or (change == "rename" and not to) or (change == "retype" and retype not in RETYPES):
+        raise ValueError("a change names its field, a renamed field its new name, a retyped one its new type")
+    return Fault("drift", {"change": change, "field": field, "to": to, "value": value, "retype": retype, "at": at})
+
+
+def foreign_link() -> Fault:
+    """The next-page link points to another origin, the one the vendor's own document got wrong where there is one."""
+    return Fault("foreign_link")
 
 
 def cursor_loop() -> Fault:
@@ -113,6 +162,47 @@ def duplicate_rows() -> Fault:
 def flag(name: str, **parameters: Any) -> Fault:
     """Any fault an observer understands by name."""
     return Fault(name, parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One word of the vocabulary.
+
+    Args:
+        make: its constructor; the parameters of an order posted on the control route are the constructor's.
+        vendors: who answers it: None is every port, the token host included (the wire does it); else the vendors whose
+            protocol has what breaks.
+    """
+
+    make: Callable[..., Fault]
+    vendors: frozenset[str] | None = None
+
+
+_LINKS: Final = frozenset({"smartlook", "kissmetrics"})
+_PAGES: Final = _LINKS | {"inspectlet"}
+
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "status": Kind(make=status),
+        "redirect": Kind(make=redirect),
+        "delay": Kind(make=delay),
+        "drip": Kind(make=drip),
+        "slow": Kind(make=slow),
+        "reset": Kind(make=reset),
+        "cut_body": Kind(make=cut_body),
+        "cut_gzip": Kind(make=cut_gzip),
+        "bomb": Kind(make=bomb),
+        "bad_json": Kind(make=bad_json),
+        "drift": Kind(make=drift),
+        "clock_skew": Kind(make=clock_skew),
+        "foreign_link": Kind(make=foreign_link, vendors=_LINKS),
+        "cursor_loop": Kind(make=cursor_loop, vendors=_PAGES),
+        "empty_pages": Kind(make=empty_pages, vendors=_PAGES),
+        "duplicate_rows": Kind(make=duplicate_rows, vendors=_PAGES | {"pirsch"}),
+    }
+)
+"""Every fault that can be ordered by name. Who pages by no link has no foreign one to give, and who does not page has
+no cursor and no empty page (contracts: Inspectlet counts pages, Pirsch cuts at 100 rows, Kameleoon answers whole)."""
 
 
 @dataclass
@@ -156,16 +246,27 @@ class FaultBook:
         """Order a fault as posted on the control route.
 
         `{"vendor", "route" | "route_regex", "nth", "times", "fault": {"kind", …parameters}}`; raises KeyError,
-        TypeError or ValueError when it is something else.
+        TypeError or ValueError when it is something else: a kind that does not exist, a parameter it does not have, a
+        vendor whose protocol has nothing of the sort.
         """
+        unknown = set(order) - {"vendor", "route", "route_regex", "nth", "times", "fault"}
         wanted = dict(order["fault"])
         kind = str(wanted.pop("kind"))
+        if unknown or kind not in KINDS:
+            raise ValueError(f"unknown: {', '.join(sorted(unknown)) or kind}")
+        vendor = str(order.get("vendor", "*"))
+        takers = KINDS[kind].vendors
+        if takers is not None and vendor != "*" and vendor not in takers:
+            raise ValueError(f"{vendor} has nothing that {kind} could break")
         pattern = order.get("route_regex")
-        route: str | re.Pattern[str] = re.compile(pattern) if pattern else str(order.get("route", ""))
+        try:
+            route: str | re.Pattern[str] = re.compile(pattern) if pattern else str(order.get("route", ""))
+        except re.error as error:
+            raise ValueError(f"route_regex: {error}") from error
         self.add(
-            str(order.get("vendor", "*")),
+            vendor,
             route,
-            fault=Fault(kind, wanted),
+            fault=KINDS[kind].make(**wanted),
             nth=int(order.get("nth", 1)),
             times=int(order.get("times", 1)),
         )
@@ -188,6 +289,20 @@ class FaultBook:
         """Forget every order."""
         with self._lock:
             self._orders.clear()
+
+    def pending(self) -> list[dict[str, object]]:
+        """Orders that are not used up, oldest first, as numbers and names: vendor, route, kind, left."""
+        with self._lock:
+            return [
+                {
+                    "vendor": order.vendor,
+                    "route": order.route if isinstance(order.route, str) else order.route.pattern,
+                    "kind": order.fault.kind,
+                    "left": order.nth + order.times - 1 - max(order.seen, order.nth - 1),
+                }
+                for order in self._orders
+                if order.seen < order.nth + order.times - 1
+            ]
 
 
 BAD_JSON_KINDS = (
@@ -217,3 +332,80 @@ def spoil(body: bytes, kind: str) -> bytes:
     if kind == "utf16":
         return body.decode("utf-8").encode("utf-16")
     return body[: max(1, len(body) * 2 // 3)] if len(body) > 1 else b"{"
+
+
+# --- schema drift ----------------------------------------------------------------------------------------------------
+
+DRIFT_CHANGES: Final = ("add", "remove", "rename", "retype")
+RETYPES: Final = ("text", "number", "boolean", "null", "list", "object")
+
+
+def drifted(body: bytes, parameters: Mapping[str, Any]) -> bytes:
+    """The JSON body with the change of `drift` made in every record; a body that is no JSON stays as it is.
+
+    Members keep their order, floats their shortest form. A record that does not have the member is left alone, except
+    by "add".
+    """
+    try:
+        parsed = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body
+    *parents, name = str(parameters["field"]).split(".")
+    for record in records_in(parsed, str(parameters.get("at", ""))):
+        holder: object = record
+        for parent in parents:
+            holder = holder.get(parent) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            _change(holder, name, parameters)
+    return msgspec.json.encode(parsed)
+
+
+def records_in(parsed: object, at: str = "") -> Iterator[dict[str, Any]]:
+    """The records of an answer: the objects of the list at the dotted path `at`, or of the outermost lists anywhere;
+    the object itself where there is no list. "." is the root, "{}" at the end of the path each member that is an
+    object.
+    """
+    if at == ".":
+        at, parsed = "root", {"root": parsed}
+    path = at.removesuffix("{}").removesuffix(".")
+    for name in path.split(".") if path else ():
+        parsed = parsed.get(name) if isinstance(parsed, dict) else None
+    if at.endswith("{}"):
+        found = list(parsed.values()) if isinstance(parsed, dict) else []
+    elif at:
+        found = parsed if isinstance(parsed, list) else [parsed]
+    else:
+        found = list(_listed(parsed)) or [parsed]
+    yield from (record for record in found if isinstance(record, dict))
+
+
+def _listed(value: object) -> Iterator[object]:
+    if isinstance(value, list):
+        yield from value
+    elif isinstance(value, dict):
+        for member in value.values():
+            yield from _listed(member)
+
+
+def _change(holder: dict[str, Any], name: str, parameters: Mapping[str, Any]) -> None:
+    change = parameters["change"]
+    if change == "add":
+        holder[name] = parameters.get("value", "drifted")
+    elif name not in holder:
+        return
+    elif change == "remove":
+        del holder[name]
+    elif change == "rename":
+        renamed = {(str(parameters["to"]) if key == name else key): value for key, value in holder.items()}
+        holder.clear()
+        holder.update(renamed)
+    else:
+        holder[name] = _retyped(holder[name], str(parameters["retype"]))
+
+
+def _retyped(value: object, retype: str) -> object:
+    if retype == "text":
+        return value if isinstance(value, str) else f"about {value}"
+    if retype == "number":
+        return 4.5
+    return {"boolean": True, "null": None, "list": [value], "object": {"value": value}}[retype]

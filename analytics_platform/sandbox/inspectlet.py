@@ -67,6 +67,9 @@ class Profile:
     Attributes:
         envelope: `sessions` answers a search with `{"response": {"sessions": […]}}` (two public clients), `bare` with
             `{"response": […]}` (the vendor's document).
+        single_envelope: how one session is answered: `list` of one (the document's sample), `object` (its text),
+            `session` or `sessions` (as public clients read the search).
+        has_page_size: sessions carry `page_width` and `page_height`, documented and absent in the samples.
         idle_seconds, cap_seconds: the session rule.
         block_share: share of visitors whose blocker knows Inspectlet.
         recordings_per_day: plan cap of a local day, None for none.
@@ -77,6 +80,8 @@ class Profile:
     """
 
     envelope: str = "sessions"
+    single_envelope: str = "list"
+    has_page_size: bool = False
     idle_seconds: int = 1800
     cap_seconds: int = 86_400
     block_share: float = 0.05
@@ -99,7 +104,7 @@ def _escaped(body: object) -> bytes:
 
 _PERSON_COLUMNS: Final = (
     "visitor_id", "email", "display_name", "kameleoon_code", "ip", "browser", "os", "user_agent", "country", "device",
-    "first_seen_at_ms",
+    "first_seen_at_ms", "screen_width", "screen_height",
 )  # fmt: skip
 
 
@@ -116,6 +121,8 @@ class _Person:
     country: str
     device: str
     first_seen_at_ms: int
+    screen_width: int
+    screen_height: int
 
 
 class _Website:
@@ -123,6 +130,7 @@ class _Website:
 
     def __init__(self, world: World, site: SiteTruth, profile: Profile) -> None:
         self.site = site
+        self.profile = profile
         visitors = tagged_visitors(world, site.key, block_cut=profile.block_share)
         sessions = build_sessions(
             site_views(world, site.key, visitors),
@@ -192,6 +200,7 @@ class _Website:
         person = self.people[self.sessions.visitor[index]]
         duration_ms = int(self.duration_ms[index])
         key = identifier("watch", self.site.key, sid, length=40)
+        size = {"page_width": person.screen_width, "page_height": person.screen_height}
         return {
             "sid": sid,
             "wid": self.site.wid,
@@ -203,6 +212,7 @@ class _Website:
             "ip": person.ip,
             "browser": _browser(person),
             "referrer": {"source": self.source(index)},
+            **(size if self.profile.has_page_size else {}),
             "useragent": person.user_agent,
             "new_visitor": bool(self.is_new[index]),
             "starred": bool(self.starred[index]),
@@ -362,6 +372,8 @@ def _tagged(value: object) -> _Test:
     listed = wanted.get("tagslist", [])
     if not isinstance(listed, list) or not all(isinstance(item, dict) and "tag" in item for item in listed):
         raise _refuse(400, "tags.tagslist must be an array of tag objects")
+    if wanted.get("operator", "and") not in ("and", "or"):
+        raise _refuse(400, "tags.operator must be and or or")
     combine = any if wanted.get("operator", "and") == "or" else all
     pairs = [(str(item["tag"]), _tag_value(item.get("value"))) for item in listed if item["tag"] != ""]
     if not pairs:
@@ -542,7 +554,9 @@ class _Api:
         return min(limit, _MAX_PAGE)
 
     async def session(self, request: Request) -> Response:
-        """GET /v1/websites/<wid>/sessions/<sid>: an array of one, though the text says an object (trap 5)."""
+        """GET /v1/websites/<wid>/sessions/<sid>: an array of one, though the text says an object (trap 5); the profile
+        has the other shapes.
+        """
         try:
             self._admit(request)
             site = self._website(request)
@@ -551,7 +565,9 @@ class _Api:
                 raise _refuse(400, "Your request could not be completed.")
         except Refusal as refusal:
             return refusal.response()
-        return answer({"response": [site.bodies[index]]})
+        one = site.bodies[index]
+        shapes = {"list": [one], "object": one, "session": {"session": one}, "sessions": {"sessions": [one]}}
+        return answer({"response": shapes[self.profile.single_envelope]})
 
 
 async def _fields(request: Request) -> Mapping[str, object]:

@@ -1,8 +1,7 @@
 """Kissmetrics as the sandbox plays it: the Core API's catalogues, with lifetime totals counted from the truth.
 
-Belongs here: what Kissmetrics would know of the truth (`_Catalogue`) and the read API over it. Does not belong here:
-the truth, faults and the request log (`wire`), the query API (deprecated, and not in the vendor's document), anything a
-client shares.
+Belongs here: what Kissmetrics would know of the truth (`_Catalogue`) and the Core API over it. Does not belong here:
+the truth, faults and the request log (`wire`), the query API (`kissmetrics_queries`), anything a client shares.
 
 Sources: contracts/kissmetrics §3.1 (recorded wire: envelope, Link header, `index`), §3.6 (traps: a wrong host in
 links, orphans, enums the samples violate, two timestamp styles); vendor_docs/kissmetrics.txt; MARTS §5.5 (consenting
@@ -24,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from analytics_platform.sandbox.kissmetrics_queries import QueryApi
 from analytics_platform.sandbox.observe import (
     DAY_MS,
     Refusal,
@@ -58,12 +58,23 @@ class Profile:
         default_limit: page length without a `limit`.
         idle_seconds: the pause after which a visit counts as another `Visited Site`.
         max_limit: a longer page is refused (a public client was seen asking 1000).
+        invented_metric_queries: answer `…/over-time` and `…/by-segment` with bodies **invented here**; 404 otherwise,
+            because no public document says what they are (contract §3.5).
+        query_host: name of the query host in links, e.g. "localhost" for another origin on this port; the host that
+            was asked unless told.
+        query_polls: how often a query's status says "not yet".
+        status_on_query_host: queries of generation 1 send their `Location` to `/v1` on the query host, as one of the
+            vendor's pages shows, instead of `/query`.
     """
 
     bare: bool = False
     default_limit: int = 20
     idle_seconds: int = 1800
     max_limit: int = 1000
+    invented_metric_queries: bool = False
+    query_host: str | None = None
+    query_polls: int = 2
+    status_on_query_host: bool = False
 
 
 def _refuse(status: int, error: str, message: str) -> Refusal:
@@ -83,11 +94,13 @@ class _Catalogue:
         self.now_ms = world.now_ms
         self.accounts: list[_Record] = []
         self.products: list[_Record] = []
+        self.visits: dict[str, pd.DataFrame] = {}
         self.lists: dict[str, list[_Record]] = {kind: [] for kind in _KINDS}
         self._add_accounts(world)
         for site in world.sites:
             self._add_product(site)
             seen = _Seen(world, site, profile)
+            self.visits[site.kissmetrics_product_id] = seen.visits
             self.lists["events"] += seen.event_records()
             self.lists["properties"] += seen.property_records()
             self.lists["metrics"] += self._metrics(site)
@@ -179,6 +192,12 @@ class _Seen:
         views = site_views(world, site.key, visitors)
         sessions = build_sessions(views, visitors, idle_seconds=profile.idle_seconds, cap_seconds=86_400)
         self.occurrences: dict[str, npt.NDArray[np.int64]] = {"Visited Site": np.sort(sessions.start_ms)}
+        self.visits = pd.DataFrame(
+            {
+                "visitor_id": visitors["visitor_id"].to_numpy(np.int64)[sessions.visitor],
+                "at_ms": sessions.start_ms,
+            }
+        )
         first = sessions.views.iloc[sessions.bounds[:-1]]
         first_ms = first["at_ms"].to_numpy(np.int64)
         came = first["referrer"].astype(str)
@@ -317,6 +336,10 @@ def _item_links(base: str, kind: str, record: _Record) -> list[_Link]:
     ]
     if kind == "reports":
         links.append(_link("Account", "account", f"{base}/core/accounts/{record['account_id']}"))
+    if kind == "reports" and record["report_type"] == "people_search_v2":
+        links.append(_link("Run Report", "run", f"{base}/query/reports/{record['id']}/run"))
+        run_v2 = f"{base}/v2/products/{record['product_id']}/reports/{record['id']}/run"
+        links.append(_link("Run Report", "run_v2", run_v2))
     if kind == "metrics":
         query = f"{base}/query/metrics/{record['id']}"
         links.append(_link("Metrics Over Time Query", "metric-over-time", f"{query}/over-time"))
@@ -344,7 +367,7 @@ class _Api:
     def __init__(self, world: World, context: ServerContext, profile: Profile) -> None:
         self.profile = profile
         self._token = context.credentials.kissmetrics_api_token
-        catalogue = _Catalogue(world, profile)
+        self.catalogue = catalogue = _Catalogue(world, profile)
         self.collections: dict[str, list[_Record]] = {
             "accounts": catalogue.accounts,
             "products": catalogue.products,
@@ -475,7 +498,7 @@ class _Api:
         """GET /core/<kind>/<id>."""
 
         def handler(request: Request) -> Response:
-            record = self.by_id[kind].get(request.path_params["id"])
+            record = self.by_id[kind].get(request.path_params[f"{_SINGULAR[kind]}_id"])
             if record is None:
                 raise _refuse(404, "Not Found", f"{_SINGULAR[kind].capitalize()} not found.")
             links = _links_of(_base(request), kind, record)
@@ -496,15 +519,29 @@ def _base(request: Request) -> str:
 
 
 def build_app(world: World, context: ServerContext, **profile: Any) -> Starlette:
-    """Kissmetrics' Core API over this world; `profile` are fields of `Profile`."""
-    api = _Api(world, context, Profile(**profile))
+    """Kissmetrics' Core API and query API over this world; `profile` are fields of `Profile`."""
+    knobs = Profile(**profile)
+    api = _Api(world, context, knobs)
     routes: list[tuple[str, Callable[[Request], Response]]] = [
         ("/core", api.root),
         ("/core/rels", api.rels),
         ("/core/accounts/{account_id}/products", api.of_account),
     ]
     routes += [(f"/core/products/{{product_id}}/{kind}", api.of_product(kind)) for kind in _KINDS]
-    for kind in api.collections:
+    for kind, name in _SINGULAR.items():
         routes.append((f"/core/{kind}", api.listing(kind)))
-        routes.append((f"/core/{kind}/{{id}}", api.detail(kind)))
-    return Starlette(routes=[Route(path, api.endpoint(handler), methods=["GET"]) for path, handler in routes])
+        routes.append((f"/core/{kind}/{{{name}_id}}", api.detail(kind)))
+    queries = QueryApi(
+        world,
+        token=context.credentials.kissmetrics_api_token,
+        reports=api.by_id["reports"],
+        metrics=api.by_id["metrics"],
+        timezones={str(product["id"]): str(product["timezone"]) for product in api.collections["products"]},
+        visits=api.catalogue.visits,
+        polls=knobs.query_polls,
+        query_host=knobs.query_host,
+        status_on_query_host=knobs.status_on_query_host,
+        with_invented_metrics=knobs.invented_metric_queries,
+    )
+    core = [Route(path, api.endpoint(handler), methods=["GET"]) for path, handler in routes]
+    return Starlette(routes=[*core, *queries.routes()])

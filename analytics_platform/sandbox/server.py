@@ -14,6 +14,7 @@ import socket
 import threading
 from base64 import b64decode
 from binascii import Error as Base64Error
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from types import FrameType, TracebackType
@@ -273,10 +274,23 @@ def _token_app(context: ServerContext, profile: Mapping[str, object]) -> Starlet
     """Kameleoon's token host, which is another origin than its Data API.
 
     `POST /oauth/token`, form-encoded client credentials in the body or as Basic (contracts/kameleoon.md B2). Tokens go
-    to `context.token_store("kameleoon")`, where the Data API checks them.
+    to `context.token_store("kameleoon")`, where the Data API checks them. Profile "kameleoon_auth":
+    `token_lifetime_seconds` (7200), and `calls_per_minute`, a limit per account: the vendor's is about 12, which is not
+    the default because the many short-lived clients of a test suite share the sandbox's one account.
     """
     lifetime = int(str(profile.get("token_lifetime_seconds", 7200)))
+    most = int(str(profile.get("calls_per_minute", 0)))
     wanted = (context.credentials.kameleoon_client_id, context.credentials.kameleoon_client_secret)
+    seen: dict[str, deque[float]] = {}
+
+    def is_over_the_limit(account: str) -> bool:
+        calls, now = seen.setdefault(account, deque()), context.monotonic()
+        while calls and now - calls[0] >= 60.0:
+            calls.popleft()
+        if len(calls) >= most > 0:
+            return True
+        calls.append(now)
+        return False
 
     async def token(request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
@@ -284,6 +298,8 @@ def _token_app(context: ServerContext, profile: Mapping[str, object]) -> Starlet
             form.get("client_id", ""),
             form.get("client_secret", ""),
         )
+        if is_over_the_limit(given[0]):
+            return Response(status_code=429)
         if form.get("grant_type") != "client_credentials":
             return json_response({"error": "unsupported_grant_type"}, 400)
         if not all(hmac.compare_digest(a.encode(), b.encode()) for a, b in zip(given, wanted, strict=True)):

@@ -1,7 +1,8 @@
 """Smartlook as the sandbox plays it: session recordings of consenting people, behind a cursor and an hourly limit.
 
-Belongs here: what Smartlook would have recorded of the truth (`_Project`) and the REST API over it. Does not belong
-here: the truth, faults and the request log (`wire`), anything a client would share.
+Belongs here: what Smartlook would have recorded of the truth (`_Project`), what deletes leave of it, and the REST API
+over it. Does not belong here: the truth, faults and the request log (`wire`), what is written and is no recording
+(`smartlook_writes`), anything a client would share.
 
 Sources: contracts/smartlook §1.1 (operations, fields), §1.2 (search bodies), §1.3-1.4 (cursors, limits, traps);
 vendor_docs/smartlook.txt; MARTS §5.5 (what it sees: sessions end after 15 minutes idle or 60 minutes, visits without
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections import Counter, OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -48,6 +49,7 @@ from analytics_platform.sandbox.observe import (
     utc_days,
     visitor_positions,
 )
+from analytics_platform.sandbox.smartlook_writes import MappingFiles, Webhooks
 from analytics_platform.sandbox.truth import SiteTruth, World, local_dates
 from analytics_platform.sandbox.wire import ServerContext
 
@@ -64,6 +66,7 @@ _CATEGORIES: Final[Mapping[str, str]] = {
     "error": "Errors",
     "custom": "Custom events",
 }
+_EVENT_TYPES: Final = frozenset({"click", "url", "error", "rage_click", "custom", "focus", "text"})
 _INTERVALS_MS: Final[Mapping[str, int]] = {"hour": 3_600_000, "day": DAY_MS, "week": 7 * DAY_MS}
 
 
@@ -83,6 +86,7 @@ class Profile:
         last_page_link: how the end of a list looks: absent | null | empty (the contract does not say).
         session_properties: `identification.properties` of a session as an object or as an array of name and value.
         default_limit: page length of GET lists without a `limit`.
+        delete_visitor_answer: a deleted visitor is answered `counted` (`deletedItems`) or `empty` (204).
     """
 
     plan: str = "addon"
@@ -96,6 +100,7 @@ class Profile:
     last_page_link: str = "absent"
     session_properties: str = "object"
     default_limit: int = 10
+    delete_visitor_answer: str = "counted"
 
     @property
     def limit(self) -> int:
@@ -137,13 +142,33 @@ class _Project:
         sessions = sessions.keep(_recorded(world, site, sessions, events, profile.quiet_share))
         self.visitors = visitors
         self.sessions = sessions
-        self._frame_events(events)
+        self.webhooks = Webhooks(site.key)
+        self.mapping_files = MappingFiles(site.key)
+        self._raw = events
+        self._named: list[tuple[str, str]] | None = None
+        self._frame_events()
         self._frame_sessions()
         self._frame_visitors()
 
+    # deletes ---------------------------------------------------------------------------------------------------------
+
+    def forget_visitors(self, gone: Collection[int]) -> None:
+        """They were never recorded: their sessions, and with them their events, are in no answer from now on."""
+        forgotten = np.array(sorted(gone), dtype=np.int64)
+        self.sessions = self.sessions.keep(~np.isin(self.sessions.visitor, forgotten))
+        self._frame_events()
+        self._frame_sessions()
+        self._frame_visitors()
+
+    def delete_event(self, code: int) -> None:
+        """The definition and its occurrences are gone; sessions stay as long as they were."""
+        gone = self.definitions[code]
+        self._named = [pair for pair in self._named or () if pair != (gone.kind, gone.name)]
+        self._frame_events()
+
     # events ----------------------------------------------------------------------------------------------------------
 
-    def _frame_events(self, raw: pd.DataFrame) -> None:
+    def _frame_events(self) -> None:
         """Occurrences inside recorded sessions: those of the truth, and one `url` event a page view."""
         views = self.sessions.views
         counts = np.diff(self.sessions.bounds)
@@ -161,32 +186,39 @@ class _Project:
                 "session": np.repeat(np.arange(len(self.sessions)), counts),
             }
         )
+        raw = self._raw
         visitor, at_ms = raw["visitor"].to_numpy(np.int64), raw["at_ms"].to_numpy(np.int64)
         raw = raw.assign(session=self.sessions.locate(visitor, at_ms))
         parts = [part for part in (visited, raw[raw["session"] >= 0]) if len(part)]
         events = pd.concat(parts, ignore_index=True) if parts else visited
         events = events.sort_values(["visitor", "at_ms", "kind", "source_id"], kind="stable").reset_index(drop=True)
-        named = sorted(set(zip(events["kind"].tolist(), events["name"].tolist(), strict=True)))
+        self.end_ms = self.sessions.last_view_ms.copy()
+        np.maximum.at(self.end_ms, events["session"].to_numpy(np.int64), events["at_ms"].to_numpy(np.int64))
+        pairs = list(zip(events["kind"].tolist(), events["name"].tolist(), strict=True))
+        if self._named is None:
+            # Definitions are of the dashboard: they stay when the last person who did one is forgotten.
+            self._named = sorted(set(pairs))
+        named = self._named
         self.definitions = [
             _Definition(identifier("event", self.site.key, kind, name), name, kind) for kind, name in named
         ]
         self.definition_by_id = {definition.id: code for code, definition in enumerate(self.definitions)}
         codes = {pair: code for code, pair in enumerate(named)}
-        self.events = events
-        self.event_code = np.array(
-            [codes[pair] for pair in zip(events["kind"].tolist(), events["name"].tolist(), strict=True)], dtype=np.int64
-        )
+        code = np.array([codes.get(pair, -1) for pair in pairs], dtype=np.int64)
+        self.events = events.loc[code >= 0].reset_index(drop=True)
+        self.event_code = code[code >= 0]
+        events = self.events
         self.event_visitor = events["visitor"].to_numpy(np.int64)
         self.event_session = events["session"].to_numpy(np.int64)
         self.event_ms = events["at_ms"].to_numpy(np.int64)
         self.event_bounds = groups(self.event_visitor, len(self.visitors))
+        for cached in ("_event_rows", "funnels", "referrers"):
+            self.__dict__.pop(cached, None)
 
     # sessions --------------------------------------------------------------------------------------------------------
 
     def _frame_sessions(self) -> None:
         sessions = self.sessions
-        self.end_ms = sessions.last_view_ms.copy()
-        np.maximum.at(self.end_ms, self.event_session, self.event_ms)
         self.start_day = utc_days(sessions.start_ms)
         # Numbers as the vendor would show them: whole seconds.
         self.duration_seconds = (self.end_ms - sessions.start_ms + 500) // 1000
@@ -462,10 +494,12 @@ _TEXT_OPERATORS: Final = ("is", "is_not", "contains", "not_contains")
 _DATE_OPERATORS: Final = ("before", "after", "is", "in_range")
 
 
-def _text_test(operator: object, value: object) -> Callable[[Sequence[str]], bool]:
+def _text_test(
+    operator: object, value: object, allowed: Sequence[str] = _TEXT_OPERATORS
+) -> Callable[[Sequence[str]], bool]:
     """Test of a field's texts (several for URLs of a session). An array of values means any of them."""
-    if operator not in _TEXT_OPERATORS:
-        raise _bad(f"operator must be one of {', '.join(_TEXT_OPERATORS)}")
+    if operator not in allowed:
+        raise _bad(f"operator must be one of {', '.join(allowed)}")
     wanted = [str(item) for item in (value if isinstance(value, list) else [value])]
     if str(operator).endswith("is") or operator == "is_not":
         return lambda texts: any(text in wanted for text in texts) == (operator == "is")
@@ -483,10 +517,13 @@ def _day_test(operator: object, value: object) -> Callable[[npt.NDArray[np.int64
         named = [parse_day(item) for item in (value if isinstance(value, list) else [value])]
     except ValueError:
         raise _bad("value must be a date; with in_range an array of two dates") from None
+    if not named:
+        raise _bad("value must not be an empty array")
+    # An array means any of them: after the earliest, before the latest.
     if operator == "after":
-        return lambda days: days > max(named)
+        return lambda days: days > min(named)
     if operator == "before":
-        return lambda days: days < min(named)
+        return lambda days: days < max(named)
     if operator == "is":
         return lambda days: np.isin(days, named)
     raise _bad(f"operator must be one of {', '.join(_DATE_OPERATORS)}")
@@ -566,7 +603,7 @@ def _search_visitors(project: _Project, body: Mapping[str, Any], default_operato
             hit = project.sessions.visitor[_day_test(operator, value)(project.start_day)]
             chosen = chosen[np.isin(chosen, hit)]
         elif name in ("uid", "visitor_id"):
-            test = _text_test(operator, value)
+            test = _text_test(operator, value, _TEXT_OPERATORS if name == "uid" else ("is", "is_not"))
             texts = [person[1] for person in project.people] if name == "uid" else project.visitor_ids
             chosen = np.array([v for v in chosen.tolist() if test(_known(texts[v]))], dtype=np.int64)
         else:
@@ -655,11 +692,13 @@ class _Call:
     """One authorised request: its project, query and (for searches) body."""
 
     project: _Project
+    method: str
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: Mapping[str, Any]
     body_text: bytes
     fault: str
+    content_type: str
 
     def limit(self, default: int) -> int:
         """`limit`, 1 to 100."""
@@ -684,8 +723,10 @@ class _Call:
 class _Api:
     """Routes over the projects; one instance serves one port."""
 
-    def __init__(self, world: World, monotonic: Callable[[], float], profile: Profile) -> None:
+    def __init__(self, world: World, context: ServerContext, profile: Profile) -> None:
+        monotonic = context.monotonic
         self.profile = profile
+        self._now_ms = context.now_ms
         self.cursors = _Cursors(monotonic, profile.cursor_seconds)
         self.projects = {site.smartlook_token: _Project(world, site, profile) for site in world.sites}
         self.usage = {token: _Usage(monotonic, profile.limit, profile.retry_after_header) for token in self.projects}
@@ -698,6 +739,8 @@ class _Api:
         limit = call.limit(default)
         if "after" in call.query and "before" in call.query:
             raise _bad("There can be only one cursor in the query")
+        if "before" in call.query and call.method == "POST":
+            raise _bad("A search has no cursor before")
         start, stop = 0, limit
         if "after" in call.query:
             start = self.cursors.position(scope, call.query["after"])
@@ -795,15 +838,20 @@ class _Api:
         project = call.project
         v = self._visitor(call)
         rows = list(range(int(project.session_bounds[v]), int(project.session_bounds[v + 1])))
+        if call.query.get("sort", "asc") not in ("asc", "desc"):
+            raise _bad("sort must be asc or desc")
         if call.query.get("sort") == "desc":
             rows.reverse()
         scope = f"visitor-sessions:{project.site.key}:{v}:{call.query.get('sort', '')}"
         page = self._page(call, scope, len(rows), default=self.profile.default_limit)
         path = f"/api/visitors/{project.visitor_ids[v]}/sessions"
+        paging = self._both(call, scope, path, page, len(rows))
+        if call.query.get("sort"):
+            _carry(paging, {"sort": call.query["sort"]})
         return {
             "totalCount": len(rows),
             "sessions": [project.session_bodies[i] for i in rows[page[0] : page[1]]],
-            **self._both(call, scope, path, page, len(rows)),
+            **paging,
         }
 
     def visitor_events(self, call: _Call) -> object:
@@ -817,6 +865,8 @@ class _Api:
             rows = rows[(project.event_ms[rows] >= first) & (project.event_ms[rows] < last)]
         if call.query.get("eventTypes"):
             kinds = set(call.query["eventTypes"].split(","))
+            if not kinds <= _EVENT_TYPES:
+                raise _bad(f"eventTypes are some of {', '.join(sorted(_EVENT_TYPES))}")
             codes = [code for code, item in enumerate(project.definitions) if item.kind in kinds]
             rows = rows[np.isin(project.event_code[rows], codes)]
         if call.query.get("sessionId"):
@@ -976,9 +1026,59 @@ class _Api:
             "projectName": site.hostname,
         }
 
+    # writes ----------------------------------------------------------------------------------------------------------
+
+    def delete_event(self, call: _Call) -> object:
+        """DELETE events/{eventId}: 204."""
+        call.project.delete_event(_found(call.project.definition_by_id, call.path["event_id"], "Event"))
+        return b""
+
+    def delete_visitor(self, call: _Call) -> object:
+        """DELETE visitors/{visitorId}: the number, or 204 when the profile says so (the contract has both)."""
+        call.project.forget_visitors([self._visitor(call)])
+        return {"deletedItems": 1} if self.profile.delete_visitor_answer == "counted" else b""
+
+    def delete_visitors(self, call: _Call) -> object:
+        """DELETE visitors?uids=: those who were recorded under any of these ids."""
+        project = call.project
+        uids = {uid for uid in call.query.get("uids", "").split(",") if uid}
+        if not uids:
+            raise _bad("uids is required")
+        gone = [v for v in project.seen.tolist() if project.people[v][1] in uids]
+        if gone:
+            project.forget_visitors(gone)
+        return {"deletedItems": len(gone)}
+
     def webhooks(self, call: _Call) -> object:
-        """GET webhooks: a bare array, none defined."""
-        return []
+        """GET webhooks: a bare array."""
+        return call.project.webhooks.listed()
+
+    def webhook(self, call: _Call) -> object:
+        """GET webhooks/{webhookOid}."""
+        return call.project.webhooks.one(call.path["webhook_id"])
+
+    def create_webhook(self, call: _Call) -> object:
+        """POST webhooks."""
+        return call.project.webhooks.create(call.body)
+
+    def update_webhook(self, call: _Call) -> object:
+        """PATCH webhooks/{webhookOid}."""
+        return call.project.webhooks.change(call.path["webhook_id"], call.body)
+
+    def delete_webhook(self, call: _Call) -> object:
+        """DELETE webhooks/{webhookOid}: 204."""
+        call.project.webhooks.delete(call.path["webhook_id"])
+        return b""
+
+    def upload_mapping_file(self, call: _Call) -> object:
+        """POST bundles/…/mapping-files?force: 201."""
+        return call.project.mapping_files.upload(
+            (call.path["bundle_id"], call.path["platform"], call.path["app_version"]),
+            content_type=call.content_type,
+            body=call.body_text,
+            is_forced=call.query.get("force", "").lower() in ("1", "true"),
+            now_ms=self._now_ms(),
+        )
 
     # requests --------------------------------------------------------------------------------------------------------
 
@@ -988,8 +1088,10 @@ class _Api:
             raise _refuse(401, "Unauthorized", "Invalid or missing API token")
         return token
 
-    def endpoint(self, label: str, handler: Callable[[_Call], object]) -> Callable[[Request], Awaitable[Response]]:
-        """An ASGI endpoint: token, quota, body, then the handler."""
+    def endpoint(
+        self, label: str, handler: Callable[[_Call], object], *, takes_json: bool, status: int = 200
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """An ASGI endpoint: token, quota, body, then the handler. An empty answer is a 204."""
 
         async def serve(request: Request) -> Response:
             try:
@@ -998,13 +1100,16 @@ class _Api:
                 text = await request.body()
                 call = _Call(
                     project=self.projects[token],
+                    method=request.method,
                     path=request.path_params,
                     query=request.query_params,
-                    body=_search_body(text) if request.method == "POST" else {},
+                    body=_json_body(text) if takes_json else {},
                     body_text=text,
                     fault=fault_kind(request),
+                    content_type=request.headers.get("content-type", ""),
                 )
-                return answer(handler(call))
+                body = handler(call)
+                return answer(body, status=204 if body == b"" else status)
             except Refusal as refusal:
                 return refusal.response()
 
@@ -1018,7 +1123,7 @@ class _Api:
             return refusal.response()
 
 
-def _search_body(text: bytes) -> Mapping[str, Any]:
+def _json_body(text: bytes) -> Mapping[str, Any]:
     try:
         body = msgspec.json.decode(text)
     except msgspec.DecodeError:
@@ -1103,10 +1208,11 @@ def parse_or_refuse(text: str) -> int:
 
 def build_app(world: World, context: ServerContext, **profile: Any) -> Starlette:
     """Smartlook's API over this world; `profile` are fields of `Profile`."""
-    api = _Api(world, context.monotonic, Profile(**profile))
+    api = _Api(world, context, Profile(**profile))
     gets: tuple[tuple[str, Callable[[_Call], object]], ...] = (
         ("/me", api.me),
         ("/webhooks", api.webhooks),
+        ("/webhooks/{webhook_id}", api.webhook),
         ("/events", api.events),
         ("/events/{event_id}", api.event),
         ("/events/{event_id}/visitors", api.event_visitors),
@@ -1126,12 +1232,33 @@ def build_app(world: World, context: ServerContext, **profile: Any) -> Starlette
         ("/api/visitors/search", "/visitors/search", api.visitors_search),  # no version: the latest
         ("/api/v1/visitors/search", "/visitors/search", api.visitors_search_v1),
     )
+    writes: tuple[tuple[str, str, Callable[[_Call], object]], ...] = (
+        ("DELETE", "/events/{event_id}", api.delete_event),
+        ("DELETE", "/visitors/{visitor_id}", api.delete_visitor),
+        ("DELETE", "/visitors", api.delete_visitors),
+        ("POST", "/webhooks", api.create_webhook),
+        ("PATCH", "/webhooks/{webhook_id}", api.update_webhook),
+        ("DELETE", "/webhooks/{webhook_id}", api.delete_webhook),
+    )
+    upload = "/bundles/{bundle_id}/platforms/{platform}/releases/{app_version}/mapping-files"
     routes = [
-        Route(path, api.endpoint(f"POST {label}", handler), methods=["POST"]) for path, label, handler in searches
+        Route(path, api.endpoint(f"POST {label}", handler, takes_json=True), methods=["POST"])
+        for path, label, handler in searches
     ]
     for prefix in ("/api/v1", "/api"):
         routes.append(Route(f"{prefix}/statistics", api.statistics, methods=["GET"]))
         routes += [
-            Route(prefix + path, api.endpoint(f"GET {path}", handler), methods=["GET"]) for path, handler in gets
+            Route(prefix + path, api.endpoint(f"GET {path}", handler, takes_json=False), methods=["GET"])
+            for path, handler in gets
         ]
+        routes += [
+            Route(
+                prefix + path,
+                api.endpoint(f"{method} {path}", handler, takes_json=method != "DELETE"),
+                methods=[method],
+            )
+            for method, path, handler in writes
+        ]
+        uploaded = api.endpoint(f"POST {upload}", api.upload_mapping_file, takes_json=False, status=201)
+        routes.append(Route(prefix + upload, uploaded, methods=["POST"]))
     return Starlette(routes=routes)

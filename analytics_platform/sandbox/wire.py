@@ -12,8 +12,10 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from hashlib import sha256
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -23,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from analytics_platform.sandbox.faults import Fault, FaultBook, spoil
+from analytics_platform.sandbox.faults import KINDS, Fault, FaultBook, drifted, spoil
 
 __all__ = [
     "Credentials",
@@ -38,6 +40,9 @@ __all__ = [
 ]
 
 _GZIP_FROM_BYTES = 600
+
+_skew_seconds: ContextVar[float] = ContextVar("skew_seconds", default=0.0)
+"""How wrong the clock is of the server that answers the request at hand (fault `clock_skew`)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class RequestRecord:
     status: int
     at_monotonic: float
     authorization_seen: bool
+    caller: str = ""
+    """Digest of the credential: whose quota it was, without the credential."""
 
 
 class RequestLog:
@@ -136,15 +143,26 @@ class ServerContext:
     _advanced_seconds: float = 0.0
     _started: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        real = self.monotonic
+        self.monotonic = lambda: real() + self._advanced_seconds
+
     def now_ms(self) -> int:
         """The present of what is written (UTC epoch ms): the world's own, plus the time served and `advance`d since.
 
         Answers about the generated past never ask this, so they stay the same whenever they are asked.
         """
-        return self.world_now_ms + int((time.monotonic() - self._started + self._advanced_seconds) * 1000)
+        seconds = time.monotonic() - self._started + self._advanced_seconds + _skew_seconds.get()
+        return self.world_now_ms + int(seconds * 1000)
+
+    def wall_ns(self) -> int:
+        """The host's present (UTC epoch ns), `advance`d and skewed: for what a client compares with its own clock."""
+        return time.time_ns() + int((self._advanced_seconds + _skew_seconds.get()) * 1_000_000_000)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for what is written: buffers are flushed, lifetimes run out. Never backwards."""
+        """Let time pass for all but the generated past: buffers are flushed; tokens, cursors and limits run out (all
+        that is measured with `monotonic`). Never backwards.
+        """
         if seconds < 0:
             raise ValueError("time does not go backwards")
         self._advanced_seconds += seconds
@@ -200,7 +218,7 @@ class WireMiddleware:
         if fault is not None and fault.kind in _REPLACES:
             answer.replace_by(fault)
         else:
-            await self._app(scope, receive, answer.collect)
+            await self._answer(answer, fault, scope, receive)
         self._context.requests.append(
             RequestRecord(
                 vendor=self._vendor,
@@ -210,9 +228,23 @@ class WireMiddleware:
                 status=answer.status,
                 at_monotonic=started,
                 authorization_seen="authorization" in headers,
+                caller=_digest(headers.get("authorization", "")),
             )
         )
         await _deliver(answer, fault, send, accepts_gzip="gzip" in headers.get("accept-encoding", ""))
+
+    async def _answer(self, answer: _Answer, fault: Fault | None, scope: Scope, receive: Receive) -> None:
+        """The vendor's own answer, by a clock that may be wrong."""
+        if fault is None or fault.kind != "clock_skew":
+            await self._app(scope, receive, answer.collect)
+            return
+        before = _skew_seconds.set(float(fault.parameters["seconds"]))
+        try:
+            await self._app(scope, receive, answer.collect)
+            date = formatdate(self._context.wall_ns() / 1_000_000_000, usegmt=True)
+            answer.headers = [*((k, v) for k, v in answer.headers if k != b"date"), (b"date", date.encode())]
+        finally:
+            _skew_seconds.reset(before)
 
     async def _control(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -222,9 +254,15 @@ class WireMiddleware:
         elif scope["path"] == "/_sandbox/requests" and request.method == "DELETE":
             self._context.requests.clear()
             answer = json_response({"requests": 0})
+        elif scope["path"] == "/_sandbox/faults" and request.method == "GET":
+            answer = json_response({"kinds": list(KINDS), "orders": self._context.faults.pending()})
         elif scope["path"] == "/_sandbox/faults" and request.method == "DELETE":
             self._context.faults.clear()
             answer = json_response({"faults": 0})
+        elif scope["path"] == "/_sandbox/clock" and request.method == "GET":
+            answer = json_response({"now_ms": self._context.now_ms()})
+        elif scope["path"] == "/_sandbox/clock" and request.method == "POST":
+            answer = await self._advance(request)
         elif scope["path"] == "/_sandbox/faults" and request.method == "POST":
             answer = await self._order(request)
         await answer(scope, receive, send)
@@ -235,8 +273,22 @@ class WireMiddleware:
             for order in posted if isinstance(posted, list) else [posted]:
                 self._context.faults.add_json(order)
         except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
-            return json_response({"error": f"not a fault order: {type(error).__name__}"}, 400)
+            reason = (
+                f": {error}" if isinstance(error, ValueError) and not isinstance(error, msgspec.DecodeError) else ""
+            )
+            return json_response({"error": f"not a fault order ({type(error).__name__}{reason})"}, 400)
         return json_response({"ordered": True})
+
+    async def _advance(self, request: Request) -> Response:
+        try:
+            self._context.advance(msgspec.json.decode(await request.body(), type=_Advance).advance_seconds)
+        except (msgspec.DecodeError, ValueError):
+            return json_response({"error": "not an advance: {advance_seconds: number, not below zero}"}, 400)
+        return json_response({"now_ms": self._context.now_ms()})
+
+
+class _Advance(msgspec.Struct, forbid_unknown_fields=True):
+    advance_seconds: float
 
 
 # --- the answer on its way to the socket -----------------------------------------------------------------------------
@@ -280,9 +332,7 @@ class _Answer:
 async def _deliver(answer: _Answer, fault: Fault | None, send: Send, *, accepts_gzip: bool) -> None:
     kind = fault.kind if fault is not None else ""
     given = fault.parameters if fault is not None else {}
-    body = answer.body
-    if kind == "bad_json":
-        body = spoil(body, str(given.get("kind", "truncated")))
+    body = _changed(answer, kind, given)
     encoded = any(key == b"content-encoding" for key, _ in answer.headers)
     wants_gzip = accepts_gzip and len(body) >= _GZIP_FROM_BYTES and not encoded and kind != "cut_body"
     if wants_gzip or kind == "cut_gzip":
@@ -290,8 +340,8 @@ async def _deliver(answer: _Answer, fault: Fault | None, send: Send, *, accepts_
         answer.headers.append((b"content-encoding", b"gzip"))
         if kind == "cut_gzip":
             body = body[: max(10, int(len(body) * float(given.get("fraction", 0.67))))]
-    if kind == "delay":
-        await asyncio.sleep(float(given["seconds"]))
+    if kind in ("delay", "slow"):
+        await asyncio.sleep(float(given["seconds" if kind == "delay" else "first_byte_seconds"]))
     headers = [*answer.headers]
     if answer.status not in (204, 304):
         headers.append((b"content-length", str(len(body)).encode()))
@@ -300,12 +350,27 @@ async def _deliver(answer: _Answer, fault: Fault | None, send: Send, *, accepts_
         await _reset(send, start, body, int(given.get("after_bytes", 0)))
         return
     await send(start)
+    await _send_body(send, b"" if answer.status in (204, 304) else body, kind, given)
+
+
+def _changed(answer: _Answer, kind: str, given: Mapping[str, Any]) -> bytes:
+    if kind == "bad_json":
+        return spoil(answer.body, str(given.get("how", "truncated")))
+    if kind == "drift" and answer.status < 300:
+        return drifted(answer.body, given)
+    return answer.body
+
+
+async def _send_body(send: Send, body: bytes, kind: str, given: Mapping[str, Any]) -> None:
     if kind == "cut_body":
         await _close_early(send, body[: int(len(body) * float(given.get("fraction", 0.5)))])
     elif kind == "drip":
         await _drip(send, body, float(given["seconds"]), int(given.get("pieces", 20)))
+    elif kind == "slow":
+        seconds = len(body) / float(given["bytes_per_second"])
+        await _drip(send, body, seconds, pieces=max(1, min(100, int(seconds / 0.01))))
     else:
-        await send({"type": "http.response.body", "body": body if answer.status not in (204, 304) else b""})
+        await send({"type": "http.response.body", "body": body})
 
 
 async def _drip(send: Send, body: bytes, seconds: float, pieces: int) -> None:
@@ -363,6 +428,10 @@ def _bomb(decoded_bytes: int, layers: int) -> bytes:
     for _ in range(layers - 1):
         body = _gzip(body, 9)
     return body
+
+
+def _digest(credential: str) -> str:
+    return sha256(credential.encode()).hexdigest()[:8] if credential else ""
 
 
 def _headers(scope: MutableMapping[str, Any]) -> dict[str, str]:

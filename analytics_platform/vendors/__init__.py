@@ -4,17 +4,19 @@ Belongs here: finding the folders and what each must offer. Does not belong here
 
 A vendor folder offers `streams.STREAMS`, `tables.TABLES`, `resource.RESOURCE` (its resource class) and, in the
 package itself,
-`definitions(settings, specs_by_name)`.
+`definitions(settings, specs_by_name)`. Where something can be sent to it, `outbox.OPERATIONS` and `outbox.connect`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analytics_platform.core.streams import Stream
 from analytics_platform.core.tables import TableSpec
@@ -22,10 +24,22 @@ from analytics_platform.core.tables import TableSpec
 if TYPE_CHECKING:
     import dagster as dg
 
+    from analytics_platform.core.opt_in import WriteOptIn
+    from analytics_platform.core.outbox_delivery import Operation
+    from analytics_platform.core.quota import Ledger
     from analytics_platform.core.resources import VendorResource
     from analytics_platform.settings import Settings
 
-__all__ = ["all_streams", "all_tables", "streams_of", "vendor_definitions", "vendor_names", "vendor_resource"]
+__all__ = [
+    "all_operations",
+    "all_streams",
+    "all_tables",
+    "streams_of",
+    "vendor_definitions",
+    "vendor_names",
+    "vendor_resource",
+    "vendor_writer",
+]
 
 
 @lru_cache(maxsize=1)
@@ -73,6 +87,26 @@ def vendor_resource(vendor: str) -> VendorResource:
     with dg.build_resources({vendor: _module(vendor, "resource").RESOURCE.from_environment()}) as built:
         resource: VendorResource = getattr(built, vendor)
     return resource
+
+
+def all_operations() -> Mapping[tuple[str, str], Operation]:
+    """What the outbox can send, by (vendor, operation)."""
+    with_outbox = [name for name in vendor_names() if importlib.util.find_spec(f"{__name__}.{name}.outbox")]
+    return {(name, key): found for name in with_outbox for key, found in _module(name, "outbox").OPERATIONS.items()}
+
+
+def vendor_writer(
+    vendor: str, ids: Mapping[str, str], ledger: Ledger, opt_in: WriteOptIn
+) -> AbstractContextManager[Any]:
+    """The class through which the vendor's operations are sent, for a site, metered by the ledger.
+
+    Raises:
+        MissingCredentials: the vendor is off.
+    """
+    writer: AbstractContextManager[Any] = _module(vendor, "outbox").connect(
+        vendor_resource(vendor), ids, ledger, opt_in
+    )
+    return writer
 
 
 def vendor_definitions(settings: Settings) -> list[dg.Definitions]:

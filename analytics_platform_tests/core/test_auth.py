@@ -302,3 +302,27 @@ def test_nothing_prints_a_value() -> None:
     shown = repr(Bearer(SecretStr("canary-token"), variable="V")) + repr(credentials(clock))
     shown += repr(Basic(SecretStr("canary-user"), SecretStr("canary-pass")))
     assert "canary" not in shown
+
+
+def test_a_refused_pair_is_asked_about_again_after_five_minutes_and_not_before() -> None:
+    clock = ManualClock(datetime(2026, 11, 21, 12, tzinfo=UTC))
+    credentials = ClientCredentials(
+        client_id=SecretStr("id-of-a-test"),
+        client_secret=SecretStr("secret-of-a-test"),
+        token_url="/api/v1/token",
+        clock=clock,
+    )
+    asked = 0
+
+    def refuse(_: object) -> object:
+        nonlocal asked
+        asked += 1
+        raise AuthenticationFailed("the pair is refused")
+
+    for pause in (0.0, 0.0, 299.0):
+        clock.sleep(pause)
+        with pytest.raises(AuthenticationFailed):
+            credentials.headers(refuse)
+    assert asked == 1
+    clock.sleep(1.0)
+    assert credentials.headers(lambda _: {"access_token": "a-token", "expires_in": 3600})

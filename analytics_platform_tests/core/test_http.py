@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from analytics_platform.core.auth import Basic, Bearer
+from analytics_platform.core.auth import Basic, Bearer, ClientCredentials
 from analytics_platform.core.clock import ManualClock
 from analytics_platform.core.errors import (
     AuthenticationFailed,
@@ -31,6 +32,7 @@ from analytics_platform.core.errors import (
     ForeignOrigin,
     MalformedResponse,
     NotFound,
+    NotSent,
     PermanentVendorError,
     PermissionDenied,
     PlatformError,
@@ -414,7 +416,7 @@ def test_a_refused_connection_is_tried_three_times_with_full_jitter() -> None:
     clock, meter = ManualClock(START), RecordingMeter()
     with client(url, clock=clock, meter=meter) as http, pytest.raises(VendorUnreachable) as failure:
         http.request("POST", "/x", endpoint="POST /x", json={})
-    assert type(failure.value) is VendorUnreachable
+    assert type(failure.value) is NotSent
     assert len(meter.acquired) == 3
     assert meter.learned == []
     assert len(clock.slept) == 2
@@ -974,3 +976,75 @@ def test_any_bytes_end_in_a_response_or_a_platform_error() -> None:
                 assert isinstance(get(http, expect=expect), Response)
 
         probe()
+
+
+# ---- what may have been acted on -----------------------------------------------------------------------------------
+
+
+def refused_port() -> str:
+    with Loopback(ok) as vendor:
+        return vendor.url
+
+
+def test_an_error_without_a_connection_says_that_nothing_was_sent() -> None:
+    with client(refused_port()) as http, pytest.raises(NotSent) as failure:
+        http.request("POST", "/hit", endpoint="POST /hit", json={})
+    assert failure.value.is_unprocessed
+
+
+@pytest.mark.parametrize(
+    ("respond", "is_unprocessed"),
+    [
+        (lambda e: e.reset(), False),
+        (status(500), False),
+        (status(503), False),
+        (status(400), False),
+        (status(206), False),
+        (status(401), True),
+        (status(429), True),
+    ],
+    ids=["reset", "500", "503", "400", "206", "401", "429"],
+)
+def test_an_error_says_whether_the_vendor_can_have_acted(respond: Any, is_unprocessed: bool) -> None:
+    with Loopback(respond) as vendor, client(vendor.url) as http, pytest.raises(PlatformError) as failure:
+        http.request("POST", "/hit", endpoint="POST /hit", json={})
+    assert failure.value.is_unprocessed is is_unprocessed
+
+
+def test_an_attempt_that_may_have_arrived_is_not_forgotten_when_the_next_one_cannot_be_sent() -> None:
+    class OneRequest(RecordingMeter):
+        def acquire(self, *, method: str, endpoint: str) -> None:
+            if self.acquired:
+                raise QuotaExhausted("spent")
+            super().acquire(method=method, endpoint=endpoint)
+
+    with Loopback(lambda e: e.reset()) as vendor, client(vendor.url, meter=OneRequest()) as http:
+        with pytest.raises(QuotaExhausted) as after_one:
+            http.request("POST", "/maps", endpoint="POST /maps", json={}, retry=True)
+        with pytest.raises(QuotaExhausted) as after_none:
+            http.request("POST", "/maps", endpoint="POST /maps", json={}, retry=True)
+    assert (after_one.value.is_unprocessed, after_none.value.is_unprocessed) == (False, True)
+
+
+def test_what_is_refused_before_the_wire_was_not_acted_on() -> None:
+    with client("http://127.0.0.1:9") as http:
+        with pytest.raises(ConfigurationError) as verb:
+            http.request("DELETE", "/domain", endpoint="DELETE /domain")
+        with pytest.raises(ForeignOrigin) as link:
+            http.follow("GET", "http://foreign.example/x", endpoint=ENDPOINT)
+    assert verb.value.is_unprocessed
+    assert link.value.is_unprocessed
+
+
+def test_a_token_that_cannot_be_had_leaves_the_request_unsent() -> None:
+    auth = ClientCredentials(
+        client_id=SecretStr("id"), client_secret=SecretStr("canary-secret"), token_url="/token", encoding="json"
+    )
+    with (
+        Loopback(lambda e: e.reset()) as vendor,
+        client(vendor.url, auth=auth) as http,
+        pytest.raises(VendorUnreachable) as failure,
+    ):
+        http.request("POST", "/hit", endpoint="POST /hit", json={})
+    assert {seen.target for seen in vendor.seen} == {"/token"}
+    assert failure.value.is_unprocessed

@@ -27,7 +27,7 @@ from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
 from analytics_platform.core.paging import Page
 from analytics_platform.core.partitions import partition_key
-from analytics_platform.core.quota import Ledger
+from analytics_platform.core.quota import Ledger, QuotaPolicy, Window
 from analytics_platform.core.resources import PlatformResource, VendorResource, open_ledger
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.tables import Column, Sensitivity, TableSpec
@@ -432,6 +432,9 @@ class AcmeResource(VendorResource):
 
     def missing_variables(self, ids: Mapping[str, str]) -> tuple[str, ...]:
         return ()
+
+    def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
+        return QuotaPolicy(account="acme:1", windows={"any": (Window(1000, 60.0),)})
 
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[Any]:
         @contextmanager

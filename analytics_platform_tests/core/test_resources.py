@@ -11,7 +11,7 @@ import pytest
 
 from analytics_platform.core import resources
 from analytics_platform.core.errors import MissingCredentials
-from analytics_platform.core.quota import Ledger
+from analytics_platform.core.quota import Ledger, QuotaPolicy, Window
 from analytics_platform.core.resources import (
     PlatformResource,
     VendorResource,
@@ -36,6 +36,9 @@ class Acme(VendorResource):
     def missing_variables(self, ids: Mapping[str, str]) -> tuple[str, ...]:
         given = {"ACME_FIRST": self.first, "ACME_SECOND": self.second}
         return tuple(name for name, value in given.items() if not value)
+
+    def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
+        return QuotaPolicy(account="acme:1", windows={"any": (Window(1000, 60.0),)})
 
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[Any]:
         raise NotImplementedError

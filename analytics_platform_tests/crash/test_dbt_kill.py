@@ -40,7 +40,15 @@ pytestmark = [pytest.mark.timeout(3600 if ALL_KILLS else 300)]
 
 SITE = "shop"
 SATURDAY, SUNDAY = date(2026, 10, 24), date(2026, 10, 25)
-MARTS = ("dim_metric_definition", "dim_site", "dim_vendor", "fct_daily_traffic", "fct_sessions")
+MARTS = (
+    "dim_metric_definition",
+    "dim_site",
+    "dim_vendor",
+    "fct_audience_members",
+    "fct_daily_traffic",
+    "fct_offline_conversions",
+    "fct_sessions",
+)
 REBUILT = (
     *MARTS,
     "int_partitions_landed",

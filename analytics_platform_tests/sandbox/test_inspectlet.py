@@ -28,7 +28,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def sandbox(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world) as running:
+    with Sandbox(world, vendors=("inspectlet",)) as running:
         yield running
 
 
@@ -138,7 +138,10 @@ def test_wire_is_php(http: httpx.Client, world: World) -> None:
 
 
 def test_bare_envelope_profile(world: World) -> None:
-    with Sandbox(generate(days=1), profiles={"inspectlet": {"envelope": "bare"}}) as running, client(running) as http:
+    with (
+        Sandbox(generate(days=1), profiles={"inspectlet": {"envelope": "bare"}}, vendors=("inspectlet",)) as running,
+        client(running) as http,
+    ):
         answer = http.post(f"/v1/websites/{world.sites[0].wid}/sessions", data={"limit": "3"}).json()
     assert [type(row) for row in answer["response"]] == [dict, dict, dict]
 
@@ -260,7 +263,10 @@ def test_search(http: httpx.Client, shop: list[Any], world: World, search: objec
 
 def test_rate_limit_and_plan_cap_profiles() -> None:
     profile = {"requests_per_minute": 3, "recordings_per_day": 5}
-    with Sandbox(generate(days=2), profiles={"inspectlet": profile}) as running, client(running) as http:
+    with (
+        Sandbox(generate(days=2), profiles={"inspectlet": profile}, vendors=("inspectlet",)) as running,
+        client(running) as http,
+    ):
         assert len(sessions(http, running.world.sites[0], limit=100)) <= 15  # two local days may touch three
         codes_ = [http.get("/v1/websites").status_code for _ in range(4)]
     assert codes_ == [200, 200, 429, 429]
@@ -282,7 +288,36 @@ def test_faults_of_paging(sandbox: Sandbox, http: httpx.Client, world: World, sh
 @pytest.mark.skipif(not REAL_LOG.exists(), reason="the real log is not here")
 def test_a_real_log_gives_the_verified_sessions() -> None:
     real = replay_world(REAL_LOG)
-    with Sandbox(real) as running, client(running) as http:
+    with Sandbox(real, vendors=("inspectlet",)) as running, client(running) as http:
         rows = everything(http, real.sites[0])
     assert len(rows) == 2835
     assert round(sum(row["num_pages"] == 1 for row in rows) / len(rows), 4) == 0.5026
+
+
+@pytest.mark.parametrize(
+    ("shape", "unwrap"),
+    [
+        ("list", lambda r: r[0]),
+        ("object", lambda r: r),
+        ("session", lambda r: r["session"]),
+        ("sessions", lambda r: r["sessions"][0]),
+    ],
+)
+def test_one_session_in_every_shape(shape: str, unwrap: Any) -> None:
+    profile = {"single_envelope": shape, "has_page_size": True}
+    with (
+        Sandbox(generate(days=1, scale=0.1), profiles={"inspectlet": profile}, vendors=("inspectlet",)) as running,
+        client(running) as http,
+    ):
+        site = running.world.sites[0]
+        wanted = sessions(http, site, limit=1)[0]
+        assert unwrap(http.get(f"/v1/websites/{site.wid}/sessions/{wanted['sid']}").json()["response"]) == wanted
+        assert wanted["page_width"] > 0
+        assert wanted["page_height"] > 0
+
+
+def test_tags_are_joined_by_and_or_or_and_nothing_else(http: httpx.Client, world: World) -> None:
+    search = json.dumps({"tags": {"tagslist": [{"tag": "email"}], "operator": "xor"}})
+    answer = http.post(f"/v1/websites/{world.sites[0].wid}/sessions", data={"search": search})
+    assert answer.status_code == 400
+    assert "error" in answer.json()

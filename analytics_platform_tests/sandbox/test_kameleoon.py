@@ -32,7 +32,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def sandbox(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world, profiles={"kameleoon": {"gets_per_second": 100_000}}) as running:
+    with Sandbox(world, profiles={"kameleoon": {"gets_per_second": 100_000}}, vendors={"kameleoon"}) as running:
         yield running
 
 
@@ -161,8 +161,8 @@ def test_the_running_visit_is_hidden_unless_readable() -> None:
     person = next(row for row in people.itertuples() if row.visitor_id in seen_by_tag)
     last = int(small.views[small.views["visitor_id"] == person.visitor_id]["at_ms"].max())
     for readable in (False, True):
-        profile = {"current_visit_readable": readable, "now_ms": last + 60_000}
-        with Sandbox(small, profiles={"kameleoon": profile}) as running, client(running, None) as http:
+        profiles = {"kameleoon": {"current_visit_readable": readable, "now_ms": last + 60_000}}
+        with Sandbox(small, profiles=profiles, vendors={"kameleoon"}) as running, client(running, None) as http:
             body = visits(http, small.sites[0].kameleoon_site_code, person.kameleoon_code, currentVisit="true")
         assert all(visit["timeLastEvent"] < last for visit in body["previousVisits"])
         assert ("currentVisit" in body) is readable
@@ -239,7 +239,7 @@ def test_robots_are_forbidden(sandbox: Sandbox, agent: str) -> None:
 
 def test_limits_are_per_second_and_kind_of_caller() -> None:
     clock = Clock()
-    running = Sandbox(generate(days=1))
+    running = Sandbox(generate(days=1), vendors={"kameleoon"})
     running.context.monotonic = clock
     with running, client(running, token(running)) as known, client(running, None) as anonymous:
         query = {"siteCode": running.world.sites[0].kameleoon_site_code, "key": "k"}
@@ -256,6 +256,7 @@ def test_limits_are_per_second_and_kind_of_caller() -> None:
 
 def test_products_need_the_add_on() -> None:
     small = generate(days=1)
-    with Sandbox(small, profiles={"kameleoon": {"product_addon": False}}) as running, client(running, None) as http:
+    profiles = {"kameleoon": {"product_addon": False}}
+    with Sandbox(small, profiles=profiles, vendors={"kameleoon"}) as running, client(running, None) as http:
         query = {"siteCode": small.sites[0].kameleoon_site_code, "eans": "[]"}
         assert http.get("/product/productCounters", params=query).status_code == 403

@@ -22,7 +22,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def sandbox(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world) as running:
+    with Sandbox(world, vendors=["kissmetrics"]) as running:
         yield running
 
 
@@ -140,7 +140,7 @@ def test_totals_grow_with_time() -> None:
     totals = []
     for days in (3, 6):
         grown = generate(days=days)
-        with Sandbox(grown) as running, client(running) as http:
+        with Sandbox(grown, vendors=["kissmetrics"]) as running, client(running) as http:
             totals.append(
                 everything(http, f"/core/products/{grown.sites[0].kissmetrics_product_id}/events")[0]["total"]
             )
@@ -157,7 +157,10 @@ def test_root_lists_every_collection(http: httpx.Client) -> None:
 
 def test_bare_profile() -> None:
     small = generate(days=1)
-    with Sandbox(small, profiles={"kissmetrics": {"bare": True}}) as running, client(running) as http:
+    with (
+        Sandbox(small, vendors=["kissmetrics"], profiles={"kissmetrics": {"bare": True}}) as running,
+        client(running) as http,
+    ):
         listed = http.get("/core/products")
         assert [row["id"] for row in listed.json()] == [site.kissmetrics_product_id for site in small.sites]
         assert 'rel="self"' in listed.headers["link"]
@@ -184,3 +187,72 @@ def test_faults_of_paging(sandbox: Sandbox, http: httpx.Client) -> None:
     assert seen["empty_pages"]["data"] == []
     assert href(seen["empty_pages"], "next")
     assert len(seen["duplicate_rows"]["data"]) == 6
+
+
+# --- the query API ----------------------------------------------------------------------------------------------------
+
+WINDOW = {"start_date": 1_791_158_400, "end_date": 1_791_331_200}
+
+
+def search(http: httpx.Client) -> str:
+    return next(str(r["id"]) for r in everything(http, "/core/reports") if r["report_type"] == "people_search_v2")
+
+
+def test_a_query_is_accepted_then_done_then_read(http: httpx.Client, sandbox: Sandbox) -> None:
+    base = sandbox.base_urls["kissmetrics"]
+    accepted = http.post(f"/query/reports/{search(http)}/run", json={"report": WINDOW})
+    guid = accepted.json()["query_guid"]
+    assert (accepted.status_code, accepted.json()["success"]) == (202, True)
+    assert accepted.headers["location"] == f"{base}/query/queries/{guid}/status"
+    assert http.get(f"/query/queries/{guid}/results").status_code == 404
+    told = [http.get(accepted.headers["location"]) for _ in range(3)]
+    assert [answer.status_code for answer in told] == [200, 200, 201]
+    assert told[-1].json() == {"completed": True, "progress": 1.0}
+    page = http.get(f"{told[-1].headers['location']}?limit=5")
+    assert b"&" not in page.content
+    assert rb"limit=5\u0026offset=5" in page.content
+    body = page.json()
+    assert body["metadata"] == {"limit": 5, "offset": 0}
+    assert len(body["rows"]) == 5 < body["total"]
+    assert all(len(row) == len(body["columns"]) for row in body["rows"])
+    assert http.get(f"/v2/queries/{guid}/results").status_code == 404  # a query belongs to one generation
+
+
+def test_what_the_query_api_refuses(http: httpx.Client) -> None:
+    path = f"/query/reports/{search(http)}/run"
+    plain = http.post(path, content=b"{}", headers={"content-type": "text/plain"})
+    assert plain.status_code == 415
+    for body in (
+        {},
+        {"report": {}},
+        {"report": {**WINDOW, "end_date": 1}},
+        {"report": {**WINDOW, "end_date": "x"}},
+        [],
+    ):
+        answer = http.post(path, json=body)
+        assert (answer.status_code, answer.json()["status"]) == (400, 400)
+    missing = http.post("/query/reports/nope/run", json={"report": WINDOW})
+    assert missing.json() == {
+        "message": "Invalid report_guid provided: report not found.",
+        "error": "Not Found",
+        "status": 404,
+    }
+    assert http.post(path, json={"report": WINDOW}, headers={"authorization": "Bearer x"}).status_code == 401
+    assert http.get("/v1/queries/nope/status").status_code == 404
+
+
+def test_metric_queries_are_invented_only_when_asked_for(http: httpx.Client, world: World) -> None:
+    metric = everything(http, "/core/metrics")[0]["id"]
+    assert http.get(f"/query/metrics/{metric}/over-time").status_code == 404
+    knobs = {"kissmetrics": {"invented_metric_queries": True}}
+    with Sandbox(world, vendors=["kissmetrics"], profiles=knobs) as running, client(running) as inventing:
+        for record in everything(inventing, "/core/metrics"):
+            over_time = get(inventing, f"/query/metrics/{record['id']}/over-time")["data"]
+            segments = get(inventing, f"/query/metrics/{record['id']}/by-segment")["data"]
+            assert over_time["invented"] is segments["invented"] is True
+            if record["title"] != "Visits":
+                continue
+            events = everything(inventing, f"/core/products/{record['product_id']}/events")
+            (visited,) = [event["total"] for event in events if event["display_name"] == "Visited Site"]
+            assert sum(value for _, value in over_time["points"]) == visited
+            assert sum(segment["value"] for segment in segments["segments"]) == visited

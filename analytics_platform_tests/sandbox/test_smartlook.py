@@ -30,7 +30,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def sandbox(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world, profiles={"smartlook": {"hourly_limit": 100_000}}) as running:
+    with Sandbox(world, profiles={"smartlook": {"hourly_limit": 100_000}}, vendors=("smartlook",)) as running:
         yield running
 
 
@@ -151,7 +151,7 @@ def test_only_consenting_people_and_scripted_bots_are_seen(
 
 def test_sessions_follow_15_and_60_minutes() -> None:
     small = generate(days=5)
-    with Sandbox(small, profiles={"smartlook": {"quiet_share": 0.0}}) as running:
+    with Sandbox(small, profiles={"smartlook": {"quiet_share": 0.0}}, vendors=("smartlook",)) as running:
         for site in small.sites:
             with client(running, site) as http:
                 seen = Counter(
@@ -167,7 +167,7 @@ def test_sessions_follow_15_and_60_minutes() -> None:
 
 def test_quiet_visits_are_not_recorded(world: World) -> None:
     small = generate(days=5)
-    with Sandbox(small) as running, client(running, small.sites[0]) as http:
+    with Sandbox(small, vendors=("smartlook",)) as running, client(running, small.sites[0]) as http:
         sessions = search(http, EVERY_DAY)
     wanted = naive_sessions(small, small.sites[0], idle=900, cap=3600, block_cut=0.03)
     share = 1 - len(sessions) / sum(wanted.values())
@@ -178,7 +178,10 @@ def test_plan_cap_keeps_the_first_recordings_of_a_local_day(shop_sessions: list[
     story = world.story("plan_cap")
     assert story is not None
     cap = story.parameters["recordings_per_day"]
-    with Sandbox(replace(world, stories=())) as uncapped, client(uncapped, world.sites[0]) as http:
+    with (
+        Sandbox(replace(world, stories=()), vendors=("smartlook",)) as uncapped,
+        client(uncapped, world.sites[0]) as http,
+    ):
         everything = by_local_day(search(http, EVERY_DAY))
     kept = by_local_day(shop_sessions)
     bitten = 0
@@ -320,7 +323,7 @@ def test_previous_page_goes_back(shop: httpx.Client) -> None:
 
 def test_funnels_are_computed_on_the_second_ask() -> None:
     small = generate(days=10)
-    with Sandbox(small) as running, client(running, small.sites[0]) as http:
+    with Sandbox(small, vendors=("smartlook",)) as running, client(running, small.sites[0]) as http:
         funnel = get(http, "/api/v1/funnels")["funnels"][0]
         first = get(http, f"/api/v1/funnels/{funnel['id']}", **RANGE)
         assert first["computation"]["isFinished"] is False
@@ -361,7 +364,7 @@ class Clock:
 
 def test_the_hour_slides_and_statistics_are_free() -> None:
     clock = Clock()
-    running = Sandbox(generate(days=1), profiles={"smartlook": {"plan": "free"}})
+    running = Sandbox(generate(days=1), profiles={"smartlook": {"plan": "free"}}, vendors=("smartlook",))
     running.context.monotonic = clock
     with running, client(running, running.world.sites[0]) as http, client(running, running.world.sites[1]) as other:
         for _ in range(20):
@@ -380,7 +383,7 @@ def test_the_hour_slides_and_statistics_are_free() -> None:
 
 def test_cursors_expire_and_belong_to_their_search() -> None:
     clock = Clock()
-    running = Sandbox(generate(days=2), profiles={"smartlook": {"cursor_seconds": 60}})
+    running = Sandbox(generate(days=2), profiles={"smartlook": {"cursor_seconds": 60}}, vendors=("smartlook",))
     running.context.monotonic = clock
     with running, client(running, running.world.sites[0]) as http:
         link = http.post("/api/v1/sessions/search?limit=5", json=EVERY_DAY).json()["_links"]["nextPage"]
@@ -414,7 +417,10 @@ def test_faults_of_paging(sandbox: Sandbox, shop: httpx.Client) -> None:
 def test_same_seed_same_bytes() -> None:
     answers = []
     for _ in range(2):
-        with Sandbox(generate(days=2)) as running, client(running, running.world.sites[0]) as http:
+        with (
+            Sandbox(generate(days=2), vendors=("smartlook",)) as running,
+            client(running, running.world.sites[0]) as http,
+        ):
             answers.append(http.post("/api/v1/sessions/search?limit=50", json=EVERY_DAY).content)
     assert answers[0] == answers[1]
 
@@ -422,6 +428,128 @@ def test_same_seed_same_bytes() -> None:
 @pytest.mark.skipif(not REAL_LOG.exists(), reason="the real log is not here")
 def test_a_real_log_gives_the_verified_sessions() -> None:
     real = replay_world(REAL_LOG)
-    with Sandbox(real) as running, client(running, real.sites[0]) as http:
+    with Sandbox(real, vendors=("smartlook",)) as running, client(running, real.sites[0]) as http:
         rule = {"filters": [{"name": "recording_date", "operator": "is", "value": ["1995-08-01", "1995-08-02"]}]}
         assert http.post("/api/v1/sessions/search", json=rule).json()["totalSessionsCount"] == 3085
+
+
+# ---------------------------------------------------------------------------------------------------- what is written
+
+
+@pytest.fixture
+def own() -> Iterator[httpx.Client]:
+    """The first project of a small sandbox that only this test writes to."""
+    with (
+        Sandbox(generate(days=2, scale=0.1), vendors=("smartlook",)) as running,
+        client(running, running.world.sites[0]) as http,
+    ):
+        yield http
+
+
+def test_a_deleted_visitor_is_in_no_answer(own: httpx.Client) -> None:
+    before = search(own, EVERY_DAY)
+    gone = before[len(before) // 2]["visitorId"]
+    days = {"dateFrom": "2026-10-01", "dateTo": "2026-10-31"}
+    events = get(own, "/api/v1/events", limit=100)["events"]
+    funnels = get(own, "/api/v1/funnels")["funnels"]
+    assert own.delete(f"/api/v1/visitors/{gone}").json() == {"deletedItems": 1}
+    assert own.delete(f"/api/v1/visitors/{gone}").status_code == 404
+    assert own.get(f"/api/v1/visitors/{gone}").status_code == 404
+    texts = [own.post(f"/api/{path}", json=EVERY_DAY).text for path in ("v1/sessions/search", "v2/visitors/search")]
+    texts += [own.get(f"/api/v1/events/{event['id']}/visitors", params=days).text for event in events]
+    texts += [
+        own.get(f"/api/v1/funnels/{f['id']}/visitors/drop-off", params={**days, "step": 1, "success": "true"}).text
+        for f in funnels
+    ]
+    assert not [text for text in texts if gone in text]
+    # Everybody else's recordings are the same bytes, and the definitions of the dashboard stay.
+    assert search(own, EVERY_DAY) == [session for session in before if session["visitorId"] != gone]
+    assert [e["id"] for e in get(own, "/api/v1/events", limit=100)["events"]] == [e["id"] for e in events]
+
+
+def test_an_unanswered_number_is_a_profile() -> None:
+    profile = {"delete_visitor_answer": "empty"}
+    with (
+        Sandbox(generate(days=1, scale=0.1), profiles={"smartlook": profile}, vendors=("smartlook",)) as running,
+        client(running, running.world.sites[0]) as http,
+    ):
+        visitor = search(http, EVERY_DAY)[0]["visitorId"]
+        answer = http.delete(f"/api/v1/visitors/{visitor}")
+        assert (answer.status_code, answer.content) == (204, b"")
+
+
+def test_visitors_are_deleted_by_uid_and_events_by_id(own: httpx.Client) -> None:
+    before = search(own, EVERY_DAY)
+    uids = sorted({s["identification"]["uid"] for s in before if "uid" in s["identification"]})[:2]
+    people = {s["visitorId"] for s in before if s["identification"].get("uid") in uids}
+    answer = own.delete("/api/v1/visitors", params={"uids": ",".join([*uids, "nobody"])})
+    assert answer.json() == {"deletedItems": len(people)}
+    assert {s["visitorId"] for s in search(own, EVERY_DAY)} == {s["visitorId"] for s in before} - people
+    assert own.delete("/api/v1/visitors").status_code == 400
+    event = next(e for e in get(own, "/api/v1/events", limit=100)["events"] if e["name"] == "Visited URL")
+    assert own.delete(f"/api/v1/events/{event['id']}").status_code == 204
+    assert own.delete(f"/api/v1/events/{event['id']}").status_code == 404
+    assert all(e["name"] != "Visited URL" for f in get(own, "/api/v1/funnels")["funnels"] for e in f["events"])
+
+
+def test_webhooks_are_kept_and_their_secret_is_not_told(own: httpx.Client) -> None:
+    wanted = {"type": "session", "url": "https://hooks.example/", "secret": "s3cret-of-the-hook"}
+    made = own.post("/api/v1/webhooks", json=wanted).json()["id"]
+    shown = {"id": made, "type": "session", "url": "https://hooks.example/", "enabled": True}
+    assert get(own, "/api/v1/webhooks") == [shown]
+    assert own.patch(f"/api/v1/webhooks/{made}", json={"enabled": False}).json() == {"id": made}
+    assert get(own, f"/api/v1/webhooks/{made}") == {**shown, "enabled": False}
+    for body in (
+        {},
+        {"type": "x"},
+        {"type": "x", "url": "nowhere"},
+        {**wanted, "colour": "red"},
+        {**wanted, "type": 1},
+    ):
+        assert own.post("/api/v1/webhooks", json=body).status_code == 400
+    assert own.patch(f"/api/v1/webhooks/{made}", json={"type": "other"}).status_code == 400
+    assert own.delete(f"/api/v1/webhooks/{made}").status_code == 204
+    assert get(own, "/api/v1/webhooks") == []
+    for method in ("GET", "DELETE"):
+        assert own.request(method, f"/api/v1/webhooks/{made}").status_code == 404
+
+
+def test_a_mapping_file_is_one_a_release(own: httpx.Client) -> None:
+    path = "/api/v1/bundles/com.example/platforms/android/releases/1.0/mapping-files"
+    content = b"a.b -> c\r\n\x00\xff"
+    made = own.post(path, files={"file": ("mapping.txt", content)})
+    assert made.status_code == 201
+    assert set(made.json()) == {"oid", "createdAt", "state"}
+    assert own.post(path, files={"file": ("mapping.txt", b"x")}).status_code == 409
+    forced = own.post(path, params={"force": "true"}, files={"file": ("mapping.txt", content)}).json()
+    assert forced["oid"] == made.json()["oid"]
+    assert own.post(path.replace("1.0", "1.1"), files={"file": ("mapping.txt", b"x")}).status_code == 201
+    assert own.post(path, content=content).status_code == 400
+    assert own.post(path, data={"name": "value"}, files={}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("POST", "/api/v1/sessions/search", {"before": "x"}),
+        ("POST", "/api/v1/sessions/search", {"limit": "101"}),
+        ("GET", "/api/v1/events", {"after": "a", "before": "b"}),
+        ("GET", "/api/v1/visitors/{visitor}/sessions", {"sort": "sideways"}),
+        ("GET", "/api/v1/visitors/{visitor}/events", {"eventTypes": "click,scroll"}),
+    ],
+)
+def test_bad_questions_are_refused(
+    shop: httpx.Client, shop_sessions: list[Any], method: str, path: str, query: dict[str, str]
+) -> None:
+    path = path.format(visitor=shop_sessions[0]["visitorId"])
+    answer = shop.request(method, path, params=query, json=EVERY_DAY if method == "POST" else None)
+    assert answer.status_code == 400
+
+
+def test_an_array_of_dates_is_any_of_them(shop: httpx.Client, shop_sessions: list[Any]) -> None:
+    days = ["2026-10-10", "2026-10-20"]
+    for operator, holds in (("after", lambda d: d > days[0]), ("before", lambda d: d < days[1])):
+        rule = {"filters": [{"name": "recording_date", "operator": operator, "value": days}]}
+        assert {s["id"] for s in search(shop, rule)} == {s["id"] for s in shop_sessions if holds(s["startedAt"][:10])}
+    rule = {"filters": [{"name": "visitor_id", "operator": "contains", "value": "a"}]}
+    assert shop.post("/api/v2/visitors/search", json=rule).status_code == 400

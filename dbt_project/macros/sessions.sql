@@ -33,3 +33,19 @@
             starts_with(lower({{ name_column }}), '{{ prefix }}'){{ ' or ' if not loop.last }}
         {%- endfor %}, false)
 {%- endmacro %}
+
+{#- What a conversion is called here, from a vendor's tag or event name: a goal of `conversion_goals`, else the name's first word. -#}
+{% macro conversion_name(name_column) -%}
+    {%- set rest = "regexp_replace(lower(" ~ name_column ~ "), '^(converted|conversion)[^a-z0-9]*', '')" -%}
+    case
+        {% for prefix, goal in var('conversion_goals').items() -%}
+        when starts_with({{ rest }}, '{{ prefix }}') then '{{ goal }}'
+        {% endfor -%}
+        else coalesce(nullif(regexp_extract({{ rest }}, '^[a-z0-9_]+'), ''), 'conversion')
+    end
+{%- endmacro %}
+
+{#- True for a text that can be a Kameleoon visitor code: tags are free text of the site's visitors. -#}
+{% macro is_visitor_code(column) -%}
+    coalesce(regexp_full_match({{ column }}, '[!-~]{1,100}'), false)
+{%- endmacro %}

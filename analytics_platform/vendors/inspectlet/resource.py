@@ -51,16 +51,19 @@ class InspectletResource(VendorResource):
         values = dict(zip(_VARIABLES, (self.username, self.api_token), strict=True))
         return tuple(name for name, value in values.items() if not value)
 
-    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[InspectletClient]:
-        """A client of the account; the vendor rate-limits by API token."""
-        policy = QuotaPolicy(
+    def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
+        """By API token, all verbs together; the vendor publishes no limit, so ours is a polite one."""
+        return QuotaPolicy(
             account=account_key(_VENDOR, self.api_token), windows=per_minute_windows(ids, DEFAULT_REQUESTS_PER_MINUTE)
         )
+
+    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[InspectletClient]:
+        """A client of the account; the vendor rate-limits by API token."""
         return InspectletClient.connect(
             username=SecretStr(self.username),
             api_token=SecretStr(self.api_token),
             base_url=self.base_url,
-            meter=ledger.meter(policy, max_wait_seconds=POLITE_WAIT_SECONDS),
+            meter=ledger.meter(self.quota_policy(ids), max_wait_seconds=POLITE_WAIT_SECONDS),
         )
 
 

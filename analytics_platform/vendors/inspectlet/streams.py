@@ -11,9 +11,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError
+from analytics_platform.core.forecast import Forecast, Outlook, pages_of, total
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
-from analytics_platform.vendors.inspectlet.client import InspectletClient, SessionSearch
+from analytics_platform.vendors.inspectlet.client import MAX_PAGE, InspectletClient, SessionSearch
 from analytics_platform.vendors.inspectlet.tables import SESSION_PAGES, SESSION_TAGS, SESSIONS, WEBSITES
 
 __all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS"]
@@ -36,13 +37,25 @@ day."""
 def extract_sessions(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:
     """Sessions that started on the days, with their pages and tags."""
     wid = _wid(extraction)
-    first = extraction.first_day
-    while first <= extraction.last_day:
-        last = min(first + _DAYS_PER_CALL - timedelta(days=1), extraction.last_day)
+    for first, last in _weeks(extraction):
         call = f"sessions/{first}..{last}"
         if call not in extraction.done_calls:
             yield from client.search_sessions(wid, _search(first, last), call=call)
+
+
+def _weeks(extraction: Extraction | Outlook) -> Iterator[tuple[date, date]]:
+    first = extraction.first_day
+    while first <= extraction.last_day:
+        last = min(first + _DAYS_PER_CALL - timedelta(days=1), extraction.last_day)
+        yield first, last
         first = last + timedelta(days=1)
+
+
+def forecast_sessions(outlook: Outlook) -> Forecast:
+    """Pages of 100 in each week; nothing says which page is the last, so a full one is followed by another."""
+    weeks = ([first + timedelta(days=n) for n in range((last - first).days + 1)] for first, last in _weeks(outlook))
+    rows = (outlook.history.rows("inspectlet/sessions", week) for week in weeks)
+    return total(pages_of(found, MAX_PAGE, asks_past_the_end=True) for found in rows)
 
 
 def extract_websites(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:
@@ -75,6 +88,7 @@ STREAMS: tuple[Stream, ...] = (
         tables=(WEBSITES,),
         span="snapshot",
         extract=extract_websites,
+        forecast=lambda outlook: Forecast.exactly(1),
     ),
     Stream(
         vendor="inspectlet",
@@ -83,6 +97,7 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_sessions,
+        forecast=forecast_sessions,
         days_per_batch=lambda ids: _DAYS_PER_CALL.days,
     ),
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from analytics_platform.core.tables import Column, Sensitivity, TableSpec
+from analytics_platform.core.tables import Column, KindOf, Sensitivity, TableSpec
 
 __all__ = ["SESSIONS", "SESSION_PAGES", "SESSION_TAGS", "TABLES", "WEBSITES"]
 
@@ -68,6 +68,7 @@ _SID = Column(
     type="BIGINT",
     expr="CAST(r.sid AS BIGINT)",
     nullable=False,
+    identifies="inspectlet_session",
     description="Session (`sid`); larger than 2^31.",
 )
 _SESSION_STARTED_AT = Column(
@@ -127,6 +128,7 @@ SESSIONS = TableSpec(
     day=_DAY,
     anchor="started_at",
     source_url=_SOURCE,
+    identifies={"ip": "r.ip"},
     wire=_SESSION_WIRE,
     columns=(
         _WID,
@@ -134,6 +136,7 @@ SESSIONS = TableSpec(
         Column(
             name="uid",
             type="BIGINT",
+            identifies="inspectlet_uid",
             expr="CAST(r.uid AS BIGINT)",
             sensitivity=Sensitivity.PSEUDONYMOUS,
             description="Visitor, the vendor's internal id (`uid`).",
@@ -267,6 +270,7 @@ SESSIONS = TableSpec(
         Column(
             name="display_name",
             type="VARCHAR",
+            identifies="display_name",
             expr="nullif(r.display_name, '')",
             sensitivity=Sensitivity.PERSONAL,
             description="Name the site gave the visitor (`display_name`).",
@@ -281,6 +285,7 @@ SESSIONS = TableSpec(
         Column(
             name="session_link",
             type="VARCHAR",
+            identifies="inspectlet_session_link",
             expr="r.sessionlink",
             sensitivity=Sensitivity.SECRET,
             description="Replay link anyone can open (`sessionlink` holds an access key). No mart may carry it.",
@@ -361,6 +366,9 @@ SESSION_TAGS = TableSpec(
             name="value",
             type="VARCHAR",
             expr="e.value",
+            identifies=KindOf(
+                column="tag", kinds={"email": "email", "kameleoon_visitor_code": "kameleoon_visitor_code"}
+            ),
             sensitivity=Sensitivity.PERSONAL,
             description="Value as text (`value`): may be an e-mail, or `1` where true was set.",
         ),

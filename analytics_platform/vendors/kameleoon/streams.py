@@ -11,12 +11,15 @@ lake.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
+from datetime import date
 from functools import partial
 from typing import Final
 
 from analytics_platform.core.concurrency import side_by_side
 from analytics_platform.core.errors import ConfigurationError, Where
+from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.kameleoon.client import (
@@ -93,6 +96,37 @@ def panel(extraction: Extraction) -> list[str]:
     return sampled
 
 
+def forecast_visits(outlook: Outlook) -> Forecast:
+    """One request a code of the panel: counted where both replay vendors are landed, else by their sessions."""
+    share = _visitor_sample(outlook)
+    seen = outlook.history.rows("smartlook/sessions", outlook.days)
+    tagged = outlook.history.rows("inspectlet/sessions", outlook.days)
+    if (seen + tagged).certainty is Certainty.EXACT:
+        scope = [outlook.site_key, outlook.first_day, outlook.last_day]
+        codes = {code for (code,) in outlook.lake.query(_CODES_SQL, [*scope, *scope]) if code is not None}
+        return Forecast.exactly(sum(_is_code(code) and is_sampled(code, share) for code in codes))
+    # A visitor has several sessions, and both vendors see most of them.
+    ((sessions, codes_ever),) = outlook.lake.query(
+        f"SELECT (SELECT count(*) FROM smartlook.sessions WHERE _site = ?), count(*) FROM ({_CODES_SQL})",
+        [outlook.site_key, *([outlook.site_key, date.min, date.max] * 2)],
+    )
+    return seen.times(share * (codes_ever / sessions if sessions else 1.0)).mapped(math.ceil)
+
+
+def forecast_product_counters(outlook: Outlook) -> Forecast:
+    """One request per hundred products and day."""
+    return Forecast.exactly(math.ceil(len(_eans(outlook)) / MAX_EANS_PER_CALL) * len(outlook.days))
+
+
+def _smaller_panel(outlook: Outlook) -> Alternative | None:
+    share = _visitor_sample(outlook)
+    smaller = share / 5
+    if smaller <= 0:
+        return None
+    what = f"a panel of {smaller:.0%} of the visitors instead of {share:.0%} (visitor_sample), nested in the larger one"
+    return Alternative(what=what, requests=forecast_visits(outlook).times(0.2).mapped(math.ceil))
+
+
 def is_sampled(visitor_code: str, share: float) -> bool:
     """Whether the code is in a sample of `share` (0 to 1): the same on every day and host, nested in larger ones."""
     position = int.from_bytes(hashlib.sha256(visitor_code.encode()).digest()[:8], "big") / 2**64
@@ -104,7 +138,7 @@ def _is_code(text: str) -> bool:
     return 0 < len(text) <= MAX_CODE_LENGTH and text.isascii() and text.isprintable() and " " not in text
 
 
-def _visitor_sample(extraction: Extraction) -> float:
+def _visitor_sample(extraction: Extraction | Outlook) -> float:
     text = extraction.ids.get("visitor_sample", "1.0")
     try:
         share = float(text)
@@ -117,7 +151,7 @@ def _visitor_sample(extraction: Extraction) -> float:
     return share
 
 
-def _eans(extraction: Extraction) -> list[str]:
+def _eans(extraction: Extraction | Outlook) -> list[str]:
     text = extraction.ids.get("eans", "").strip()
     if text.startswith("["):
         raise _unusable(extraction, "eans is a list", 'Write one text: eans: "ean1,ean2".')
@@ -131,7 +165,7 @@ def _site_code(extraction: Extraction) -> str:
     return site_code
 
 
-def _unusable(extraction: Extraction, what: str, next_step: str) -> ConfigurationError:
+def _unusable(extraction: Extraction | Outlook, what: str, next_step: str) -> ConfigurationError:
     where = Where(vendor="kameleoon", site=extraction.site_key)
     return ConfigurationError(
         f"The kameleoon block of the site in sites.yaml cannot be used: {what}.", next_step, where
@@ -144,6 +178,8 @@ VISITS_STREAM: Final = Stream(
     tables=(VISITS, VISIT_PAGES, EXPOSURES, CONVERSIONS),
     span="range",
     extract=extract_visits,
+    forecast=forecast_visits,
+    cheaper=_smaller_panel,
     lookback_days=LOOKBACK_DAYS,
     depends_on=("smartlook/sessions", "inspectlet/session_tags"),
 )
@@ -153,6 +189,7 @@ PRODUCT_COUNTERS_STREAM: Final = Stream(
     tables=(PRODUCT_COUNTERS,),
     span="day",
     extract=extract_product_counters,
+    forecast=forecast_product_counters,
     lookback_days=LOOKBACK_DAYS,
 )
 STREAMS: Final = (VISITS_STREAM, PRODUCT_COUNTERS_STREAM)

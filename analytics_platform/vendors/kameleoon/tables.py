@@ -100,6 +100,7 @@ _VISITOR_CODE: Final = Column(
     expr="COALESCE(r.visitorCode, c.visitor_code)",
     nullable=False,
     sensitivity=Sensitivity.PSEUDONYMOUS,
+    identifies="kameleoon_visitor_code",
 )
 _VISIT_STARTED_AT: Final = Column(
     name="visit_started_at",

@@ -47,15 +47,18 @@ class KissmetricsResource(VendorResource):
     def missing_variables(self, ids: Mapping[str, str]) -> tuple[str, ...]:
         return () if self.api_token else (_TOKEN_VARIABLE,)
 
-    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[KissmetricsClient]:
-        """A client of the user's accounts; one token, one quota account."""
-        policy = QuotaPolicy(
+    def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
+        """By token, all verbs together; the vendor publishes no limit, so ours is a polite one."""
+        return QuotaPolicy(
             account=account_key(_VENDOR, self.api_token), windows=per_minute_windows(ids, DEFAULT_REQUESTS_PER_MINUTE)
         )
+
+    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[KissmetricsClient]:
+        """A client of the user's accounts; one token, one quota account."""
         return KissmetricsClient.connect(
             token=SecretStr(self.api_token),
             base_url=self.base_url,
-            meter=ledger.meter(policy, max_wait_seconds=POLITE_WAIT_SECONDS),
+            meter=ledger.meter(self.quota_policy(ids), max_wait_seconds=POLITE_WAIT_SECONDS),
         )
 
 

@@ -9,10 +9,12 @@ There is no `updated_since`, so every snapshot is a full one (trap 14).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError, NotFound, PermissionDenied
+from analytics_platform.core.forecast import Forecast, Outlook
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.kissmetrics.client import Collection, KissmetricsClient, account_id_of
@@ -24,6 +26,9 @@ DEFAULT_REQUESTS_PER_MINUTE: Final = 60
 """The vendor documents no limit: a polite guess. `requests_per_minute` in sites.yaml overrides it; a 429 teaches."""
 
 _COLLECTIONS: Final[tuple[Collection, ...]] = ("events", "properties", "reports", "metrics")
+
+
+_LIST_KINDS: Final = ("event_list", "property_list", "report_list", "metric_list")
 
 
 def extract_catalogue(client: KissmetricsClient, extraction: Extraction) -> Iterator[Page]:
@@ -57,6 +62,15 @@ def _account(
     yield page
 
 
+def forecast_catalogue(outlook: Outlook) -> Forecast:
+    """Product, account, and the pages of four lists as they were in the last snapshots."""
+    pages = [outlook.history.pages_per_call(kind) for kind in _LIST_KINDS]
+    known = [count for count in pages if count is not None]
+    if len(known) < len(pages):
+        return Forecast.unknown(least=2 + len(pages))
+    return Forecast.exactly(2 + sum(math.ceil(count) for count in known))
+
+
 def _product_id(extraction: Extraction) -> str:
     product_id = extraction.ids.get("product_id", "")
     if not product_id:
@@ -68,5 +82,12 @@ def _product_id(extraction: Extraction) -> str:
 
 
 STREAMS: tuple[Stream, ...] = (
-    Stream(vendor="kissmetrics", name="catalogue", tables=TABLES, span="snapshot", extract=extract_catalogue),
+    Stream(
+        vendor="kissmetrics",
+        name="catalogue",
+        tables=TABLES,
+        span="snapshot",
+        extract=extract_catalogue,
+        forecast=forecast_catalogue,
+    ),
 )

@@ -55,8 +55,8 @@ def _breakdown_is_not_truncated(*flags: str) -> Callable[[pd.DataFrame], Finding
             truncated,
             fault="the answer held 100 rows, its most, so smaller values are missing",
             next_step=(
-                "Sums over these rows are too small: take totals from daily_stats. Marts put the rest under (other) "
-                "where the numbers can be added."
+                "Sums over these rows are too small: take totals from daily_stats. int_pirsch__lists_completed has the "
+                "rest of views, entries, exits and referrer sessions under (other)."
             ),
             metrics={"truncated_answers": len(frame.loc[truncated.astype(bool), answers].drop_duplicates())},
         )

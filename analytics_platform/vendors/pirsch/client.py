@@ -1,26 +1,27 @@
-"""Pirsch over HTTP: the domain list and every read statistic of the API, one method an endpoint.
+"""Reading Pirsch over HTTP: every statistic and every list of an account, one method an endpoint.
 
 Belongs here: paths, filter parameters, the shape of an answer (list, object, null), what a refusal means at Pirsch.
-Does not belong here: what is asked for which day (`streams`), columns (`tables`), files, Dagster. Nothing here
-writes: hits and domain settings share the same token, and several of those calls destroy data.
+Does not belong here: what is asked for which day (`streams`), columns (`tables`), files, Dagster, and anything that
+writes: hits (`outbound`) and settings (`management`) take other classes, because the same token can also destroy data.
 
-Source: vendor document "API" of 2022-01-19 ("Filter", "Statistics"), and the wire contract. Answers have at most 100
-rows and no paging, so every statistic is one `Page`.
+Source: vendor document "API" of 2022-01-19, and the wire contract. Answers have at most 100 rows, no paging and no
+total, so every statistic is one `Page`, and one that is full says `possibly_truncated` in its context.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeVar
 
 from pydantic import SecretStr
 
-from analytics_platform.core.auth import ClientCredentials
 from analytics_platform.core.clock import SYSTEM_CLOCK, Clock
+from analytics_platform.core.endpoints import endpoint
 from analytics_platform.core.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -28,22 +29,43 @@ from analytics_platform.core.errors import (
     VendorReportedError,
     Where,
 )
-from analytics_platform.core.http import HttpClient, HttpLimits, Meter, NullMeter, Response
+from analytics_platform.core.http import HttpClient, HttpLimits, Meter, Response
 from analytics_platform.core.paging import Page, single_page
+from analytics_platform.vendors.pirsch.access import (
+    API,
+    DEFAULT_BASE_URL,
+    VARIABLES,
+    VENDOR,
+    AccessLink,
+    ConversionGoal,
+    Domain,
+    DomainClient,
+    EmailReport,
+    Member,
+    NotTheShape,
+    credentials,
+    required,
+    transport,
+)
 
 __all__ = [
     "DEFAULT_BASE_URL",
     "DEFAULT_REQUESTS_PER_MINUTE",
     "MAX_DAYS_PER_SERIES",
+    "OTHER",
+    "VARIABLES",
+    "VENDOR",
     "BreakdownMethod",
+    "CompletedList",
     "Domain",
     "PirschClient",
     "StatisticsFilter",
     "call_name",
+    "complete",
+    "is_possibly_truncated",
+    "with_other_row",
 ]
 
-VENDOR: Final = "pirsch"
-DEFAULT_BASE_URL: Final = "https://api.pirsch.io"
 DEFAULT_REQUESTS_PER_MINUTE: Final = 600
 """Polite default: the document gives no limit for statistics (a later changelog calls them unlimited)."""
 MAX_ROWS: Final = 100
@@ -51,9 +73,9 @@ MAX_DAYS_PER_SERIES: Final = 100
 """The engine puts the row limit on day series too (contract A5), so a longer range would lose days silently."""
 MAX_START_SECONDS: Final = 3600
 
-VARIABLES: Final = ("PIRSCH_CLIENT_ID", "PIRSCH_CLIENT_SECRET")
-
-_API: Final = "/api/v1"
+_STATISTICS: Final = f"{API}/statistics"
+_COMPLETE_KINDS: Final = frozenset({"visitor_series", "duration_series", "page_duration_series", "hours"})
+"""Lists whose length is known beforehand: a row a day or an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,21 +179,16 @@ _RENAMED_FIELDS: Final = frozenset(
 _PLAIN_FIELDS: Final = tuple(f.name for f in fields(StatisticsFilter) if f.name not in _RENAMED_FIELDS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Domain:
-    """A website at Pirsch. `timezone` is None where the list does not say it (the document's list does not)."""
-
-    domain_id: str
-    hostname: str
-    timezone: str | None
-    user_role: str
-
-
 def call_name(label: str, query: StatisticsFilter) -> str:
     """Identity of one statistic: `label/day` or `label/first_last`, plus the fingerprint of what narrows the filter."""
     days = str(query.first_day) if query.first_day == query.last_day else f"{query.first_day}_{query.last_day}"
     fingerprint = query.fingerprint()
     return f"{label}/{days}/{fingerprint}" if fingerprint else f"{label}/{days}"
+
+
+def is_possibly_truncated(page: Page) -> bool:
+    """Whether the answer held as many rows as it may: the vendor cuts there without saying so."""
+    return page.context.get("possibly_truncated") == "true"
 
 
 class PirschClient:
@@ -192,6 +209,7 @@ class PirschClient:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
+    @endpoint("POST /api/v1/token", source="Pirsch API, Getting an Access Token")
     @classmethod
     def connect(
         cls,
@@ -203,28 +221,18 @@ class PirschClient:
         limits: HttpLimits | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Self:
-        """A client with its own connection pool and token (document, "Getting an Access Token": a JSON body).
+        """A client with its own connection pool, which fetches a token when first needed ("Getting an Access Token").
 
         Raises:
             ConfigurationError: base URL or credentials cannot be used.
         """
-        auth = ClientCredentials(
-            client_id=client_id,
-            client_secret=client_secret,
-            token_url=f"{_API}/token",
-            encoding="json",
-            variables=VARIABLES,
-            clock=clock,
-        )
         return cls(
-            HttpClient(
-                vendor=VENDOR,
+            transport(
                 base_url=base_url,
-                auth=auth,
-                meter=meter or NullMeter(),
-                limits=limits or HttpLimits(),
-                path_prefixes=(_API,),
+                auth=credentials(client_id, client_secret, clock),
                 methods=frozenset({"GET"}),
+                meter=meter,
+                limits=limits,
                 clock=clock,
             )
         )
@@ -241,83 +249,107 @@ class PirschClient:
     ) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------------------------------ domains
+    # ------------------------------------------------------------------------------------------------------ account
 
+    @endpoint("GET /api/v1/domain", source="Pirsch API, Getting the Domain ID")
     def domains(self) -> tuple[Domain, ...]:
         """Domains the credentials may read; a domain client sees exactly one ("Getting the Domain ID")."""
-        endpoint = f"GET {_API}/domain"
-        response = self._http.request("GET", f"{_API}/domain", endpoint=endpoint)
-        found = []
-        for record in _list_of(response):
-            if not isinstance(record, dict) or not isinstance(record.get("id"), str):
-                raise _malformed(response, "a domain without an id")
-            timezone = record.get("timezone")
-            found.append(
-                Domain(
-                    domain_id=record["id"],
-                    hostname=str(record.get("hostname") or ""),
-                    timezone=timezone if isinstance(timezone, str) and timezone else None,
-                    user_role=str(record.get("user_role") or "").lower(),
-                )
-            )
-        return tuple(found)
+        return self._account("domain", {}, Domain.from_wire)
+
+    @endpoint("GET /api/v1/domain/link", source="Pirsch API, Managing Domains (access links)")
+    def access_links(self, domain_id: str) -> tuple[AccessLink, ...]:
+        """Access links of a domain; each code is a key to its dashboard."""
+        return self._account("domain/link", {"domain_id": required("domain_id", domain_id)}, AccessLink.from_wire)
+
+    @endpoint("GET /api/v1/member", source="Pirsch API, Listing Members")
+    def members(self, domain_id: str) -> tuple[Member, ...]:
+        """Who may see a domain, with e-mail addresses ("Listing Members"; `id` is the domain's)."""
+        return self._account("member", {"id": required("domain_id", domain_id)}, Member.from_wire)
+
+    @endpoint("GET /api/v1/client", source="Pirsch API, Listing Clients")
+    def clients(self, domain_id: str) -> tuple[DomainClient, ...]:
+        """Clients of a domain, without their secrets; needs a user client ("Listing Clients")."""
+        return self._account("client", {"id": required("domain_id", domain_id)}, DomainClient.from_wire)
+
+    @endpoint("GET /api/v1/report", source="Pirsch API, Listing Email Reports")
+    def email_reports(self, domain_id: str) -> tuple[EmailReport, ...]:
+        """E-mail reports of a domain ("Listing Email Reports")."""
+        return self._account("report", {"id": required("domain_id", domain_id)}, EmailReport.from_wire)
+
+    @endpoint("GET /api/v1/goal", source="Pirsch API, Listing Conversion Goals")
+    def conversion_goals(self, domain_id: str) -> tuple[ConversionGoal, ...]:
+        """Conversion goals as configured; their figures are `goals` ("Listing Conversion Goals")."""
+        return self._account("goal", {"id": required("domain_id", domain_id)}, ConversionGoal.from_wire)
 
     # -------------------------------------------------------------------------------------------------- whole window
 
+    @endpoint("GET /api/v1/statistics/total", source="Pirsch API, Total Visitors")
     def total(self, query: StatisticsFilter) -> Page:
         """Totals of the whole window, returning visitors counted once ("Total Visitors")."""
         return self._statistic("total", query, path="total", kind="total", shape="object")
 
+    @endpoint("GET /api/v1/statistics/growth", source="Pirsch API, Growth Rates")
     def growth(self, query: StatisticsFilter) -> Page:
         """Change against the previous window of the same length, as fractions ("Growth Rates")."""
         return self._statistic("growth", query, path="growth", kind="growth", shape="object")
 
+    @endpoint("GET /api/v1/statistics/active", source="Pirsch API, Active Visitors")
     def active(self, query: StatisticsFilter) -> Page:
         """Visitors of the last minutes, by page ("Active Visitors"); changes from call to call."""
         return self._statistic("active", query, path="active", kind="active", shape="object")
 
     # --------------------------------------------------------------------------------------------------------- series
 
+    @endpoint("GET /api/v1/statistics/visitor", source="Pirsch API, Visitors")
     def visitors(self, query: StatisticsFilter) -> Page:
         """Visitors, views, sessions, bounces by local day, zero-filled; ask ≤ 100 days ("Visitors")."""
         return self._statistic("visitor", query, path="visitor", kind="visitor_series")
 
+    @endpoint("GET /api/v1/statistics/duration/session", source="Pirsch API, Session Duration")
     def session_duration(self, query: StatisticsFilter) -> Page:
         """Mean session seconds by day; ask ≤ 100 days ("Session Duration")."""
         return self._statistic("duration/session", query, path="duration/session", kind="duration_series")
 
+    @endpoint("GET /api/v1/statistics/duration/page", source="Pirsch API, Time on Page")
     def time_on_page(self, query: StatisticsFilter) -> Page:
         """Mean seconds on page by day; the path of the document's example is empty on the wire ("Time on Page")."""
         return self._statistic("duration/page", query, path="duration/page", kind="page_duration_series")
 
+    @endpoint("GET /api/v1/statistics/hours", source="Pirsch API, Visitors by Time of Day")
     def hours(self, query: StatisticsFilter) -> Page:
         """Traffic by hour of day in the domain's zone, 0 to 23 ("Visitors by Time of Day")."""
         return self._statistic("hours", query, path="hours", kind="hours")
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
+    @endpoint("GET /api/v1/statistics/page", source="Pirsch API, Pages")
     def pages(self, query: StatisticsFilter) -> Page:
         """Traffic by path ("Pages"); time on page only with `include_average_time_on_page`."""
         return self._statistic("page", query, path="page", kind="page")
 
+    @endpoint("GET /api/v1/statistics/page/entry", source="Pirsch API, Entry Pages")
     def entry_pages(self, query: StatisticsFilter) -> Page:
         """Entries by path ("Entry Pages"); its visitors and sessions are the page's, not the entries'."""
         return self._statistic("page/entry", query, path="page/entry", kind="page_entry")
 
+    @endpoint("GET /api/v1/statistics/page/exit", source="Pirsch API, Exit Pages")
     def exit_pages(self, query: StatisticsFilter) -> Page:
         """Exits by path ("Exit Pages"); its visitors and sessions are the page's, not the exits'."""
         return self._statistic("page/exit", query, path="page/exit", kind="page_exit")
 
     # --------------------------------------------------------------------------------------------- goals and events
 
+    @endpoint("GET /api/v1/statistics/goals", source="Pirsch API, Conversion Goals")
     def goals(self, query: StatisticsFilter) -> Page:
         """Conversion goals with their figures ("Conversion Goals"): `cr` a fraction, `cr_goal` a percentage."""
         return self._statistic("goals", query, path="goals", kind="goals")
 
+    @endpoint("GET /api/v1/statistics/events", source="Pirsch API, Events")
     def events(self, query: StatisticsFilter) -> Page:
         """Events with their metadata keys ("Events")."""
         return self._statistic("events", query, path="events", kind="events")
 
+    @endpoint("GET /api/v1/statistics/event/meta", source="Pirsch API, Event Metadata")
     def event_metadata(self, query: StatisticsFilter) -> Page:
         """One event by the values of one metadata key ("Event Metadata").
 
@@ -328,56 +360,71 @@ class PirschClient:
             raise ConfigurationError("Pirsch event metadata needs an event and an event_meta_key in the filter.")
         return self._statistic("event/meta", query, path="event/meta", kind="event_meta")
 
+    @endpoint("GET /api/v1/statistics/event/list", source="Pirsch API, Listing Events")
     def event_list(self, query: StatisticsFilter) -> Page:
         """Events by name and whole metadata ("Listing Events"): expensive and cut at 100 combinations."""
         return self._statistic("event/list", query, path="event/list", kind="event_list")
 
+    @endpoint("GET /api/v1/statistics/keywords", source="Pirsch API, Keywords")
     def keywords(self, query: StatisticsFilter) -> Page:
         """Google Search Console keywords ("Keywords"); needs that integration."""
         return self._statistic("keywords", query, path="keywords", kind="keywords")
 
     # --------------------------------------------------------------------------------- breakdowns, by one dimension
 
+    @endpoint("GET /api/v1/statistics/utm/source", source="Pirsch API, UTM Source")
     def utm_source(self, query: StatisticsFilter) -> Page:
         """Visitors by utm_source ("UTM Source")."""
         return self._breakdown("utm_source", query, path="utm/source")
 
+    @endpoint("GET /api/v1/statistics/utm/medium", source="Pirsch API, UTM Medium")
     def utm_medium(self, query: StatisticsFilter) -> Page:
         """Visitors by utm_medium ("UTM Medium")."""
         return self._breakdown("utm_medium", query, path="utm/medium")
 
+    @endpoint("GET /api/v1/statistics/utm/campaign", source="Pirsch API, UTM Campaign")
     def utm_campaign(self, query: StatisticsFilter) -> Page:
         """Visitors by utm_campaign ("UTM Campaign")."""
         return self._breakdown("utm_campaign", query, path="utm/campaign")
 
+    @endpoint("GET /api/v1/statistics/utm/content", source="Pirsch API, UTM Content")
     def utm_content(self, query: StatisticsFilter) -> Page:
         """Visitors by utm_content ("UTM Content")."""
         return self._breakdown("utm_content", query, path="utm/content")
 
+    @endpoint("GET /api/v1/statistics/utm/term", source="Pirsch API, UTM Term")
     def utm_term(self, query: StatisticsFilter) -> Page:
         """Visitors by utm_term ("UTM Term")."""
         return self._breakdown("utm_term", query, path="utm/term")
 
+    @endpoint("GET /api/v1/statistics/referrer", source="Pirsch API, Referrer")
     def referrer(self, query: StatisticsFilter) -> Page:
         """Visitors, sessions and bounces by referrer name; `referrer` is one arbitrary URL of it ("Referrer")."""
         return self._breakdown("referrer", query, path="referrer")
 
+    @endpoint("GET /api/v1/statistics/language", source="Pirsch API, Languages")
     def language(self, query: StatisticsFilter) -> Page:
         """Visitors by language ("Languages")."""
         return self._breakdown("language", query, path="language")
 
+    @endpoint("GET /api/v1/statistics/country", source="Pirsch API, Country")
     def country(self, query: StatisticsFilter) -> Page:
         """Visitors by country; the key is `country_code` on the wire, `country` in the document ("Country")."""
         return self._breakdown("country", query, path="country")
 
+    @endpoint("GET /api/v1/statistics/city", source="Pirsch API, City")
     def city(self, query: StatisticsFilter) -> Page:
         """Visitors by city ("City")."""
         return self._breakdown("city", query, path="city")
 
+    @endpoint("GET /api/v1/statistics/os", source="Pirsch API, Operating System")
     def os(self, query: StatisticsFilter) -> Page:
         """Visitors by operating system ("Operating System")."""
         return self._breakdown("os", query, path="os")
 
+    @endpoint(
+        "GET /api/v1/statistics/os/version", source="Pirsch API, Operating System Version (contract A4: the path)"
+    )
     def os_version(self, query: StatisticsFilter) -> Page:
         """Visitors by operating system version: the document prints /statistics/os twice, the API has /os/version.
 
@@ -386,23 +433,42 @@ class PirschClient:
         """
         return self._breakdown("os_version", query, path="os/version")
 
+    @endpoint("GET /api/v1/statistics/browser", source="Pirsch API, Browser")
     def browser(self, query: StatisticsFilter) -> Page:
         """Visitors by browser ("Browser")."""
         return self._breakdown("browser", query, path="browser")
 
+    @endpoint("GET /api/v1/statistics/browser/version", source="Pirsch API, Browser Version")
     def browser_version(self, query: StatisticsFilter) -> Page:
         """Visitors by browser version ("Browser Version")."""
         return self._breakdown("browser_version", query, path="browser/version")
 
+    @endpoint("GET /api/v1/statistics/platform", source="Pirsch API, Platform")
     def platform(self, query: StatisticsFilter) -> Page:
         """Desktop, mobile (tablets included) and unknown, in one wide object ("Platform")."""
         return self._breakdown("platform", query, path="platform", shape="object")
 
+    @endpoint("GET /api/v1/statistics/screen", source="Pirsch API, Screen Classes")
     def screen_class(self, query: StatisticsFilter) -> Page:
         """Visitors by screen class ("Screen Classes")."""
         return self._breakdown("screen_class", query, path="screen")
 
     # -------------------------------------------------------------------------------------------------------- sending
+
+    def _account(
+        self, path: str, params: Mapping[str, str], read: Callable[[Mapping[str, object]], _Found]
+    ) -> tuple[_Found, ...]:
+        """A list of the account as values."""
+        response = self._http.request("GET", f"{API}/{path}", endpoint=f"GET {API}/{path}", params=params)
+        found = []
+        for record in _list_of(response):
+            if not isinstance(record, dict):
+                raise _malformed(response, "an item that is no object")
+            try:
+                found.append(read(record))
+            except NotTheShape as error:
+                raise _malformed(response, f"an item without a usable {error}") from None
+        return tuple(found)
 
     def _breakdown(
         self, dimension: str, query: StatisticsFilter, *, path: str, shape: Literal["list", "object"] = "list"
@@ -421,10 +487,9 @@ class PirschClient:
         shape: Literal["list", "object"] = "list",
         context: Mapping[str, str] | None = None,
     ) -> Page:
-        endpoint = f"GET {_API}/statistics/{path}"
         try:
             response = self._http.request(
-                "GET", f"{_API}/statistics/{path}", endpoint=endpoint, params=query.parameters()
+                "GET", f"{_STATISTICS}/{path}", endpoint=f"GET {_STATISTICS}/{path}", params=query.parameters()
             )
         except AuthenticationFailed as error:
             # Until 2023-07 the API answered 401 for a domain it does not know, which no new token cures (contract A6).
@@ -434,15 +499,18 @@ class PirschClient:
             ).strip()
             raise
         records = len(_list_of(response)) if shape == "list" else _object_in(response)
+        is_full = shape == "list" and kind not in _COMPLETE_KINDS and records >= query.limit
+        truncated = {"possibly_truncated": "true"} if is_full else {}
         return single_page(
             response,
             call=call_name(label, query),
             call_kind=kind,
-            context={**_days_of(query), **(context or {})},
+            context={**_days_of(query), **(context or {}), **truncated},
             records=records,
         )
 
 
+_Found = TypeVar("_Found")
 BreakdownMethod = Callable[[PirschClient, StatisticsFilter], Page]
 
 
@@ -493,3 +561,82 @@ def _malformed(response: Response, what: str) -> MalformedResponse:
         Where(vendor=VENDOR, endpoint=response.endpoint),
         response.status,
     )
+
+
+# ------------------------------------------------------------------------------------------------ lists that were cut
+#
+# A list adds up only where each view or session stands in exactly one row: views over pages, entries and exits over
+# pages, sessions and bounces over referrers. Visitors are distinct people and add up nowhere. In SQL the same rule is
+# int_pirsch__lists_completed.
+
+OTHER: Final = "(other)"
+
+ListName = Literal["page", "page/entry", "page/exit", "referrer"]
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Additive:
+    """One list: how it is asked, what names a row, and the figure of `total` each measure adds up to."""
+
+    ask: Callable[[PirschClient, StatisticsFilter], Page]
+    label: str
+    totals: Mapping[str, str]
+
+
+_LISTS: Final[Mapping[ListName, _Additive]] = {
+    "page": _Additive(ask=PirschClient.pages, label="path", totals={"views": "views"}),
+    "page/entry": _Additive(ask=PirschClient.entry_pages, label="path", totals={"entries": "sessions"}),
+    "page/exit": _Additive(ask=PirschClient.exit_pages, label="path", totals={"exits": "sessions"}),
+    "referrer": _Additive(
+        ask=PirschClient.referrer, label="referrer_name", totals={"sessions": "sessions", "bounces": "bounces"}
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedList:
+    """A list and whether the vendor cut it; if so its last row may be `(other)`, with None where nothing adds up."""
+
+    rows: tuple[Row, ...]
+    was_cut: bool
+
+
+def complete(client: PirschClient, query: StatisticsFilter, name: ListName) -> CompletedList:
+    """Ask a list, and the total when it is full; two requests at most.
+
+    Raises:
+        VendorError: see `PirschClient`.
+    """
+    wanted = _LISTS[name]
+    page = wanted.ask(client, replace(query, limit=MAX_ROWS))
+    rows: list[Row] = json.loads(page.body) or []
+    if not is_possibly_truncated(page):
+        return CompletedList(rows=tuple(rows), was_cut=False)
+    figures = json.loads(client.total(query).body)
+    totals = {measure: figures[figure] for measure, figure in wanted.totals.items()}
+    return CompletedList(rows=with_other_row(rows, label=wanted.label, totals=totals), was_cut=True)
+
+
+def with_other_row(rows: Sequence[Row], *, label: str, totals: Mapping[str, int]) -> tuple[Row, ...]:
+    """The rows, and behind them `(other)` with what is left of each total.
+
+    Args:
+        rows: all of one list, cut or not.
+        label: the field that names a row.
+        totals: measure to the total all its rows would add up to.
+
+    Returns:
+        No `(other)` row where nothing is left. A measure whose rows exceed its total is None in it: the two answers
+        are of different moments, and a negative rest would be a lie.
+    """
+    rest = {measure: total - sum(_count(row.get(measure)) for row in rows) for measure, total in totals.items()}
+    if not rows or not any(rest.values()):
+        return tuple(rows)
+    empty: dict[str, object] = dict.fromkeys(rows[0])
+    left = {measure: value if value >= 0 else None for measure, value in rest.items()}
+    return (*rows, {**empty, label: OTHER, **left})
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -53,16 +53,23 @@ class PirschResource(VendorResource):
         values = dict(zip(VARIABLES, (self.client_id, self.client_secret), strict=True))
         return tuple(name for name, value in values.items() if not value)
 
-    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[PirschClient]:
-        """A client whose token is fetched when first needed; Pirsch counts by client."""
-        policy = QuotaPolicy(
+    def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
+        """By client, all verbs together; the vendor publishes no limit, so ours is a polite one."""
+        return QuotaPolicy(
             account=account_key(VENDOR, self.client_id), windows=per_minute_windows(ids, DEFAULT_REQUESTS_PER_MINUTE)
         )
+
+    def connection_requests(self, ids: Mapping[str, str]) -> int:
+        """One token a run."""
+        return 1
+
+    def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[PirschClient]:
+        """A client whose token is fetched when first needed; Pirsch counts by client."""
         return PirschClient.connect(
             client_id=SecretStr(self.client_id),
             client_secret=SecretStr(self.client_secret),
             base_url=self.base_url,
-            meter=ledger.meter(policy, max_wait_seconds=POLITE_WAIT_SECONDS),
+            meter=ledger.meter(self.quota_policy(ids), max_wait_seconds=POLITE_WAIT_SECONDS),
         )
 
 

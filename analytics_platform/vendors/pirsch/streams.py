@@ -18,6 +18,7 @@ from typing import Final
 
 from analytics_platform.core.concurrency import side_by_side
 from analytics_platform.core.errors import ConfigurationError, NotFound, Where
+from analytics_platform.core.forecast import Alternative, Forecast, Outlook
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.pirsch.client import (
@@ -112,6 +113,23 @@ def _if_offered(
         return None
 
 
+def forecast_daily_stats(outlook: Outlook) -> Forecast:
+    """Two series per 100 days."""
+    return Forecast.exactly(2 * sum(1 for _ in _chunks(outlook.first_day, outlook.last_day)))
+
+
+def forecast_reports(outlook: Outlook) -> Forecast:
+    """Every list once a day, at most: what this installation does not offer still costs the question."""
+    return Forecast.exactly((1 + len(_LISTS)) * len(outlook.days))
+
+
+def _series_alone(outlook: Outlook) -> Alternative:
+    return Alternative(
+        what="daily_stats alone has visitors, sessions, views and bounces of every day for 2 requests per 100 days",
+        requests=Forecast.exactly(0),
+    )
+
+
 def _chunks(first_day: date, last_day: date) -> Iterator[tuple[date, date]]:
     """The range in pieces of at most 100 days."""
     start = first_day
@@ -138,6 +156,7 @@ DAILY_STATS_STREAM: Final = Stream(
     tables=(DAILY_STATS,),
     span="range",
     extract=extract_daily_stats,
+    forecast=forecast_daily_stats,
     lookback_days=LOOKBACK_DAYS,
 )
 REPORTS_STREAM: Final = Stream(
@@ -146,6 +165,8 @@ REPORTS_STREAM: Final = Stream(
     tables=(HOURLY, PAGES, BREAKDOWNS, EVENTS, GOALS),
     span="day",
     extract=extract_reports,
+    forecast=forecast_reports,
+    cheaper=_series_alone,
     lookback_days=LOOKBACK_DAYS,
 )
 STREAMS: Final = (DAILY_STATS_STREAM, REPORTS_STREAM)

@@ -27,7 +27,7 @@ def definitions(settings: Settings, specs_by_name: Mapping[str, TableSpec]) -> d
     from analytics_platform.vendors.smartlook.resource import SmartlookResource
 
     assets = build_assets(settings, specs_by_name)
-    automation = build_automation(settings)
+    automation = build_automation(settings, specs_by_name)
     return dg.Definitions(
         assets=assets,
         jobs=automation.jobs,

@@ -1,6 +1,7 @@
-"""Smartlook's Dagster resource: credentials by environment variable, client metered by the ledger.
+"""Smartlook's Dagster resource: credentials by environment variable, clients metered by the ledger.
 
-Belongs here: which variables, which host for a region, which quota account. Does not belong here: endpoints (`client`).
+Belongs here: which variables, which host for a region, which quota account; what writes is connected only with an
+opt-in. Does not belong here: endpoints (`client`, `management`, `erasure`).
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.errors import ConfigurationError
 from analytics_platform.core.quota_policy import QuotaPolicy, account_key
 from analytics_platform.core.resources import VendorResource, secret_variable
-from analytics_platform.vendors.smartlook.client import SmartlookClient
-from analytics_platform.vendors.smartlook.streams import quota_windows
+from analytics_platform.vendors.smartlook.client import SmartlookClient, region_url
+from analytics_platform.vendors.smartlook.erasure import SmartlookErasure
+from analytics_platform.vendors.smartlook.management import SmartlookManagement
+from analytics_platform.vendors.smartlook.streams import next_plan, quota_windows
 
 if TYPE_CHECKING:
+    from analytics_platform.core.http import Meter
+    from analytics_platform.core.opt_in import WriteOptIn
     from analytics_platform.core.quota import Ledger
 
 __all__ = ["RESOURCE", "SmartlookResource"]
 
 _VENDOR: Final = "smartlook"
 _TOKEN_VARIABLE: Final = "SMARTLOOK_API_TOKEN"  # noqa: S105  (a variable's name)
-_REGIONS: Final = ("eu", "us")
 
 
 class SmartlookResource(VendorResource):
@@ -49,15 +52,52 @@ class SmartlookResource(VendorResource):
         return () if self._token(ids) else (self._variable(ids),)
 
     def connect(self, ids: Mapping[str, str], ledger: Ledger) -> AbstractContextManager[SmartlookClient]:
-        """A client of the site's project; Smartlook's hourly limit is counted by token."""
-        token = self._token(ids)
-        policy = QuotaPolicy(account=account_key(_VENDOR, token), windows=quota_windows(ids))
+        """A client of the site's project that can only read; Smartlook's hourly limit is counted by token."""
         return SmartlookClient.connect(
-            base_url=self.base_url or _region_url(ids),
-            token=SecretStr(token),
+            base_url=self._base_url(ids),
+            token=SecretStr(self._token(ids)),
             variable=self._variable(ids),
-            meter=ledger.meter(policy),
+            meter=self._meter(ids, ledger),
         )
+
+    def management(
+        self, ids: Mapping[str, str], ledger: Ledger, opt_in: WriteOptIn
+    ) -> AbstractContextManager[SmartlookManagement]:
+        """What changes the site's project, from the same quota as its reads. Call `require` first."""
+        return SmartlookManagement.connect(
+            base_url=self._base_url(ids),
+            token=SecretStr(self._token(ids)),
+            variable=self._variable(ids),
+            meter=self._meter(ids, ledger),
+            opt_in=opt_in,
+        )
+
+    def erasure(
+        self, ids: Mapping[str, str], ledger: Ledger, opt_in: WriteOptIn
+    ) -> AbstractContextManager[SmartlookErasure]:
+        """What forgets people in the site's project, from the same quota as its reads. Call `require` first."""
+        return SmartlookErasure.connect(
+            base_url=self._base_url(ids),
+            token=SecretStr(self._token(ids)),
+            variable=self._variable(ids),
+            meter=self._meter(ids, ledger),
+            opt_in=opt_in,
+        )
+
+    def _base_url(self, ids: Mapping[str, str]) -> str:
+        return self.base_url or region_url(ids.get("region", "eu"))
+
+    def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
+        """By token, by the hour, all verbs together."""
+        return QuotaPolicy(account=account_key(_VENDOR, self._token(ids)), windows=quota_windows(ids))
+
+    def next_plan(self, ids: Mapping[str, str]) -> tuple[str, QuotaPolicy] | None:
+        """From free to paid to addon."""
+        better = next_plan(ids)
+        return None if better is None else (better, self.quota_policy({**ids, "plan": better}))
+
+    def _meter(self, ids: Mapping[str, str], ledger: Ledger) -> Meter:
+        return ledger.meter(self.quota_policy(ids))
 
     def _variable(self, ids: Mapping[str, str]) -> str:
         return ids.get("api_token_env") or _TOKEN_VARIABLE
@@ -65,13 +105,6 @@ class SmartlookResource(VendorResource):
     def _token(self, ids: Mapping[str, str]) -> str:
         variable = self._variable(ids)
         return self.api_token if variable == _TOKEN_VARIABLE else os.environ.get(variable, "")
-
-
-def _region_url(ids: Mapping[str, str]) -> str:
-    region = ids.get("region", "eu").lower()
-    if region not in _REGIONS:
-        raise ConfigurationError(f"Smartlook region {region!r} does not exist.", "Use eu or us in sites.yaml.")
-    return f"https://api.{region}.smartlook.cloud"
 
 
 RESOURCE = SmartlookResource

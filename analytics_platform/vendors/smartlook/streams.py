@@ -11,20 +11,22 @@ in windows of days whose size follows the plan: small windows lose little, large
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from functools import partial
 from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError, CursorExpired, MalformedResponse, NotFound, Where
+from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook, pages_of, total
 from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.strict_json import parse
-from analytics_platform.vendors.smartlook.client import Filter, SmartlookClient
+from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, SmartlookClient
 from analytics_platform.vendors.smartlook.tables import EVENT_DAILY, EVENTS, FUNNELS, SESSIONS, VISITORS
 
-__all__ = ["DEFAULT_EVENT_VISITOR_SAMPLE", "PLANS", "STREAMS", "quota_windows"]
+__all__ = ["DEFAULT_EVENT_VISITOR_SAMPLE", "PLANS", "STREAMS", "next_plan", "quota_windows"]
 
 _HOUR_SECONDS: Final = 3600.0
 
@@ -50,6 +52,13 @@ def quota_windows(ids: Mapping[str, str]) -> dict[str, tuple[Window, ...]]:
         ConfigurationError: a plan that does not exist.
     """
     return {"any": (Window(PLANS[_plan(ids)], _HOUR_SECONDS),)}
+
+
+def next_plan(ids: Mapping[str, str]) -> str | None:
+    """The plan above a site's, None at the top. Raises as `quota_windows`."""
+    ladder = list(PLANS)
+    above = ladder.index(_plan(ids)) + 1
+    return ladder[above] if above < len(ladder) else None
 
 
 def _days_per_batch(ids: Mapping[str, str]) -> int:
@@ -109,14 +118,17 @@ def extract_event_daily(client: SmartlookClient, extraction: Extraction) -> Iter
             yield client.event(event_id, first_day=extraction.first_day, last_day=extraction.last_day, call=call)
 
 
+_VISITORS_SQL: Final = (
+    "SELECT DISTINCT visitor_id FROM smartlook.sessions "
+    "WHERE _site = ? AND _day BETWEEN ? AND ? AND visitor_id IS NOT NULL ORDER BY visitor_id"
+)
+
+
 def extract_events(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
     """Events of a sample of the visitors that smartlook/sessions has on these days; the same visitors every time."""
     rate = _sample_rate(extraction.ids)
-    visitors = extraction.lake.query(
-        "SELECT DISTINCT visitor_id FROM smartlook.sessions "
-        "WHERE _site = ? AND _day BETWEEN ? AND ? AND visitor_id IS NOT NULL ORDER BY visitor_id",
-        [extraction.site_key, extraction.first_day, extraction.last_day],
-    )
+    scope = [extraction.site_key, extraction.first_day, extraction.last_day]
+    visitors = extraction.lake.query(_VISITORS_SQL, scope)
     for (visitor_id,) in visitors:
         call = f"visitor/{visitor_id}"
         if call in extraction.done_calls or not _is_sampled(visitor_id, rate):
@@ -171,13 +183,13 @@ def extract_funnels(client: SmartlookClient, extraction: Extraction) -> Iterator
         for funnel_id in funnel_ids:
             call = f"funnel/{funnel_id}/{day}"
             if call not in extraction.done_calls:
-                yield client.funnel(funnel_id, day=day, call=call)
+                yield client.funnel(funnel_id, first_day=day, last_day=day, call=call)
 
 
 # -------------------------------------------------------------------------------------------------------------- shared
 
 
-def _windows(extraction: Extraction) -> Iterator[tuple[date, date]]:
+def _windows(extraction: Extraction | Outlook) -> Iterator[tuple[date, date]]:
     """The range in windows of the plan's size, oldest first; fixed to the range's start, so a resumed range has the
     same calls.
     """
@@ -198,6 +210,61 @@ def _restarted(walk: Callable[[], Iterator[Page]], extraction: Extraction) -> It
     except CursorExpired:
         extraction.log.warning("smartlook %s: a cursor expired, the window is asked again", extraction.site_key)
         yield from walk()
+
+
+# ------------------------------------------------------------------------------------------------------------ forecasts
+
+
+def _forecast_search(table: str, outlook: Outlook) -> Forecast:
+    """Full pages of 100 in each window, at least one."""
+    return total(
+        pages_of(outlook.history.rows(table, _between(first, last)), MAX_PAGE) for first, last in _windows(outlook)
+    )
+
+
+def forecast_events(outlook: Outlook) -> Forecast:
+    """One walk a sampled visitor: counted where the sessions are landed, else by the visitors a session has had."""
+    rate = _sample_rate(outlook.ids)
+    sessions = outlook.history.rows("smartlook/sessions", outlook.days)
+    scope = [outlook.site_key, outlook.first_day, outlook.last_day]
+    if sessions.certainty is Certainty.EXACT:
+        found = outlook.lake.query(_VISITORS_SQL, scope)
+        visitors = Forecast.exactly(sum(_is_sampled(visitor_id, rate) for (visitor_id,) in found))
+    else:
+        ((known, distinct),) = outlook.lake.query(
+            "SELECT count(*), count(DISTINCT visitor_id) FROM smartlook.sessions WHERE _site = ?", [outlook.site_key]
+        )
+        visitors = sessions.times(rate * (distinct / known if known else 1.0))
+    return visitors.times(outlook.history.pages_per_call("visitor_events") or 1.0).mapped(math.ceil)
+
+
+def forecast_event_daily(outlook: Outlook) -> Forecast:
+    """The list, and one histogram a definition, whatever the length of the range."""
+    return _definitions(outlook, "event_list", "event_histogram", calls_per_definition=1)
+
+
+def forecast_funnels(outlook: Outlook) -> Forecast:
+    """The list, and one computation a funnel and day."""
+    return _definitions(outlook, "funnel_list", "funnel_day", calls_per_definition=len(outlook.days))
+
+
+def _definitions(outlook: Outlook, list_kind: str, kind: str, *, calls_per_definition: int) -> Forecast:
+    pages = outlook.history.pages_per_call(list_kind)
+    definitions = outlook.history.definitions(kind)
+    if pages is None or definitions is None:
+        return Forecast.unknown(least=1)
+    return Forecast.exactly(math.ceil(pages) + definitions * calls_per_definition)
+
+
+def _histograms_instead(outlook: Outlook) -> Alternative:
+    return Alternative(
+        what="event_daily has every event's daily count for one request a definition; set event_visitor_sample: 0",
+        requests=Forecast.exactly(0),
+    )
+
+
+def _between(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 def _iso(day: date) -> str:
@@ -226,6 +293,7 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_sessions,
+        forecast=partial(_forecast_search, "smartlook/sessions"),
         days_per_batch=_days_per_batch,
     ),
     Stream(
@@ -235,6 +303,7 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_visitors,
+        forecast=partial(_forecast_search, "smartlook/visitors"),
         days_per_batch=_days_per_batch,
     ),
     Stream(
@@ -244,6 +313,8 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_events,
+        forecast=forecast_events,
+        cheaper=_histograms_instead,
         depends_on=("smartlook/sessions",),
     ),
     Stream(
@@ -253,6 +324,7 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_event_daily,
+        forecast=forecast_event_daily,
     ),
     Stream(
         vendor="smartlook",
@@ -261,5 +333,6 @@ STREAMS: tuple[Stream, ...] = (
         span="range",
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_funnels,
+        forecast=forecast_funnels,
     ),
 )

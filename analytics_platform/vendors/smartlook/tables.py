@@ -78,6 +78,7 @@ SESSIONS = TableSpec(
     day=f"CAST({_SESSION_STARTED} AS DATE)",
     anchor="started_at",
     source_url=_SOURCE,
+    identifies={"ip": 'r.identification."visitorIp"'},
     wire={
         "id": "VARCHAR",
         "visitorId": "VARCHAR",
@@ -102,10 +103,18 @@ SESSIONS = TableSpec(
         "_links": "JSON",
     },
     columns=(
-        Column(name="session_id", type="VARCHAR", expr="r.id", nullable=False, description="Session id (`id`)."),
+        Column(
+            name="session_id",
+            type="VARCHAR",
+            expr="r.id",
+            nullable=False,
+            identifies="smartlook_session",
+            description="Session id (`id`).",
+        ),
         Column(
             name="visitor_id",
             type="VARCHAR",
+            identifies="smartlook_visitor_id",
             expr='r."visitorId"',
             sensitivity=Sensitivity.PSEUDONYMOUS,
             description="Cookie visitor (`visitorId`); a cleared cookie is a new one, the Identify API merges.",
@@ -113,6 +122,7 @@ SESSIONS = TableSpec(
         Column(
             name="uid",
             type="VARCHAR",
+            identifies="uid",
             expr="nullif(r.identification.uid, '')",
             sensitivity=Sensitivity.PERSONAL,
             description="The site's own user id given to the Identify API (`identification.uid`).",
@@ -120,6 +130,7 @@ SESSIONS = TableSpec(
         Column(
             name="email",
             type="VARCHAR",
+            identifies="email",
             expr=_property("r.identification.properties", _EMAIL_PROPERTIES),
             sensitivity=Sensitivity.PERSONAL,
             description="E-mail given to the Identify API (`identification.properties`, email or user_email).",
@@ -127,6 +138,7 @@ SESSIONS = TableSpec(
         Column(
             name="kameleoon_visitor_code",
             type="VARCHAR",
+            identifies="kameleoon_visitor_code",
             expr=_property("r.identification.properties", _KAMELEOON_PROPERTIES),
             sensitivity=Sensitivity.PSEUDONYMOUS,
             description=(
@@ -241,6 +253,7 @@ SESSIONS = TableSpec(
         Column(
             name="dashboard_url",
             type="VARCHAR",
+            identifies="smartlook_session_link",
             expr='r."dashboardURL"',
             sensitivity=Sensitivity.SECRET,
             description="Replay in the vendor's dashboard (`dashboardURL`), behind its login.",
@@ -279,6 +292,7 @@ VISITORS = TableSpec(
         Column(
             name="visitor_id",
             type="VARCHAR",
+            identifies="smartlook_visitor_id",
             expr="r.id",
             nullable=False,
             sensitivity=Sensitivity.PSEUDONYMOUS,
@@ -287,6 +301,7 @@ VISITORS = TableSpec(
         Column(
             name="uid",
             type="VARCHAR",
+            identifies="uid",
             expr="nullif(r.identification.uid, '')",
             sensitivity=Sensitivity.PERSONAL,
             description="The site's own user id given to the Identify API (`identification.uid`).",
@@ -294,6 +309,7 @@ VISITORS = TableSpec(
         Column(
             name="email",
             type="VARCHAR",
+            identifies="email",
             expr=_property("r.identification.properties", _EMAIL_PROPERTIES),
             sensitivity=Sensitivity.PERSONAL,
             description="E-mail given to the Identify API (`identification.properties`).",
@@ -301,6 +317,7 @@ VISITORS = TableSpec(
         Column(
             name="kameleoon_visitor_code",
             type="VARCHAR",
+            identifies="kameleoon_visitor_code",
             expr=_property("r.identification.properties", _KAMELEOON_PROPERTIES),
             sensitivity=Sensitivity.PSEUDONYMOUS,
             description="Kameleoon visitor code the site set as a property.",
@@ -497,11 +514,18 @@ EVENTS = TableSpec(
         Column(
             name="visitor_id",
             type="VARCHAR",
+            identifies="smartlook_visitor_id",
             expr='r."visitorId"',
             sensitivity=Sensitivity.PSEUDONYMOUS,
             description="Visitor (`visitorId`).",
         ),
-        Column(name="session_id", type="VARCHAR", expr='r."sessionId"', description="Session (`sessionId`)."),
+        Column(
+            name="session_id",
+            type="VARCHAR",
+            expr='r."sessionId"',
+            identifies="smartlook_session",
+            description="Session (`sessionId`).",
+        ),
         Column(
             name="started_at",
             type="TIMESTAMP",

@@ -38,7 +38,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def running(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world) as sandbox:
+    with Sandbox(world, vendors=("inspectlet",)) as sandbox:
         yield sandbox
 
 
@@ -90,7 +90,10 @@ def test_pages_are_asked_for_until_one_is_short(client: InspectletClient, sandbo
 
 @pytest.mark.parametrize("envelope", ["sessions", "bare"])
 def test_both_envelopes_hold_the_same_sessions(world: World, wid: str, envelope: str) -> None:
-    with Sandbox(world, profiles={"inspectlet": {"envelope": envelope}}) as sandbox, connect(sandbox) as client:
+    with (
+        Sandbox(world, profiles={"inspectlet": {"envelope": envelope}}, vendors=("inspectlet",)) as sandbox,
+        connect(sandbox) as client,
+    ):
         pages = list(client.search_sessions(wid, WHOLE, call="s"))
         response = json.loads(pages[0].body)["response"]
         assert isinstance(response, dict if envelope == "sessions" else list)

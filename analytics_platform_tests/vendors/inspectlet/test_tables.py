@@ -249,7 +249,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def running(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world) as sandbox:
+    with Sandbox(world, vendors=("inspectlet",)) as sandbox:
         yield sandbox
 
 

@@ -59,7 +59,7 @@ def world() -> World:
 def running(world: World) -> Iterator[Sandbox]:
     # The limits are the sandbox's own business: the tests send without a ledger.
     generous = {"gets_per_second": 10_000.0, "anonymous_gets_per_second": 10_000.0}
-    with Sandbox(world, profiles={"kameleoon": generous}) as sandbox:
+    with Sandbox(world, profiles={"kameleoon": generous}, vendors={"kameleoon"}) as sandbox:
         yield sandbox
 
 
@@ -172,6 +172,83 @@ def test_previous_visits_have_bounds(client: KameleoonClient, sandbox: Sandbox, 
     with pytest.raises(ConfigurationError):
         client.visitor(site_code=site_code(sandbox), visitor_code="x", previous_visits=count)
     assert len(sandbox.requests) == 0
+
+
+def test_a_typed_selection_becomes_flags(client: KameleoonClient, sandbox: Sandbox) -> None:
+    page = client.visitor(
+        site_code=site_code(sandbox),
+        mapping_value="login-7",
+        previous_visits=3,
+        kinds=["targetingSegment", "page"],
+        conversion_scores=True,
+        bandit_scores=True,
+        version=0,
+    )
+    (record,) = sandbox.requests.records(vendor="kameleoon", path=VISITOR)
+    assert dict(parse_qsl(record.query)) == {
+        "siteCode": site_code(sandbox),
+        "mappingValue": "login-7",
+        "maxNumberPreviousVisits": "3",
+        "page": "true",
+        "targetingSegment": "true",
+        "kcs": "true",
+        "cbs": "true",
+        "version": "0",
+    }
+    assert page.context == {}
+    assert "login-7" not in page.call
+    assert page.call != visitor_call("login-7"), "a code and a mapping value of the same text are two calls"
+
+
+@pytest.mark.parametrize(
+    "who",
+    [{}, {"visitor_code": "a", "mapping_value": "b"}, {"visitor_code": "a", "kinds": ["birthday"]}],
+)
+def test_a_selection_that_cannot_be_is_refused(client: KameleoonClient, sandbox: Sandbox, who: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        client.visitor(site_code=site_code(sandbox), **who)
+    assert len(sandbox.requests) == 0
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"day": FIRST, "between": (datetime.now(UTC), datetime.now(UTC))},
+        {"between": (datetime(2026, 10, 5), datetime(2026, 10, 6))},  # noqa: DTZ001 - naive is what is refused
+        {"between": (datetime(2026, 10, 6, tzinfo=UTC), datetime(2026, 10, 5, tzinfo=UTC))},
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(client: KameleoonClient, sandbox: Sandbox, when: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        client.product_counters(site_code=site_code(sandbox), eans=["a"], **when)
+    assert len(sandbox.requests) == 0
+
+
+@pytest.mark.parametrize("keys", [[], [""], [str(n) for n in range(101)]])
+def test_maps_a_call_have_bounds(client: KameleoonClient, sandbox: Sandbox, keys: list[str]) -> None:
+    with pytest.raises(ConfigurationError):
+        client.stored_maps(site_code=site_code(sandbox), keys=keys)
+    with pytest.raises(ConfigurationError):
+        client.stored_map(site_code=site_code(sandbox), key="")
+    assert len(sandbox.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "found"), [(b"", {}), (b"null", {}), (b'{"a":null,"b":{},"c":{"x":1}}', {"c": {"x": 1}})]
+)
+def test_an_answer_about_maps_may_say_nothing(
+    client: KameleoonClient, sandbox: Sandbox, body: bytes, found: object
+) -> None:
+    fault = faults.status(200, headers={"content-type": "application/json"}, body=body)
+    sandbox.faults.add("kameleoon", "/map/maps", fault=fault)
+    assert client.stored_maps(site_code=site_code(sandbox), keys=["a", "b", "c"]) == found
+
+
+def test_maps_of_another_shape_are_malformed(client: KameleoonClient, sandbox: Sandbox) -> None:
+    fault = faults.status(200, headers={"content-type": "application/json"}, body=b'{"a":[1]}')
+    sandbox.faults.add("kameleoon", "/map/", fault=fault, times=2)
+    with pytest.raises(MalformedResponse):
+        client.stored_maps(site_code=site_code(sandbox), keys=["a"])
 
 
 @pytest.mark.parametrize("body", [b"[]", b'{"previousVisits":{}}', b'{"currentVisit":[]}', b"7"])

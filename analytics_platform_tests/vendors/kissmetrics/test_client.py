@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import date
+from urllib.parse import unquote, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from analytics_platform.core.errors import (
@@ -23,7 +26,13 @@ from analytics_platform.sandbox import faults
 from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import World, generate
 from analytics_platform.vendors.kissmetrics import client as client_module
-from analytics_platform.vendors.kissmetrics.client import Collection, KissmetricsClient, account_id_of
+from analytics_platform.vendors.kissmetrics.client import (
+    Collection,
+    KissmetricsClient,
+    Link,
+    account_id_of,
+    links_of,
+)
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 COLLECTIONS: tuple[Collection, ...] = ("reports", "events", "properties", "metrics")
@@ -36,7 +45,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["envelope", "bare"])
 def running(request: pytest.FixtureRequest, world: World) -> Iterator[Sandbox]:
-    with Sandbox(world, profiles={"kissmetrics": {"bare": request.param}}) as sandbox:
+    with Sandbox(world, vendors=["kissmetrics"], profiles={"kissmetrics": {"bare": request.param}}) as sandbox:
         yield sandbox
 
 
@@ -219,3 +228,74 @@ def test_any_other_id_stays_one_path_segment(client: KissmetricsClient, sandbox:
     with pytest.raises((NotFound, ForeignOrigin)):
         client.product(product_id)
     assert all(record.path.startswith("/core/products/") for record in sandbox.requests.records(vendor="kissmetrics"))
+
+
+# --- links that were discovered ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["accounts", "products", "reports", "events", "properties", "metrics"])
+def test_the_directory_leads_to_every_list(client: KissmetricsClient, kind: str) -> None:
+    direct = ids_of(list(getattr(client, kind)()))
+    pages = list(client.follow(client.directory()[kind], call=kind))
+    assert ids_of(pages) == direct
+    assert pages[-1].is_last
+    assert {page.call_kind for page in pages} == {"property_list" if kind == "properties" else f"{kind[:-1]}_list"}
+
+
+def test_a_template_leads_to_one_record_and_a_value_stays_in_its_segment(
+    client: KissmetricsClient, sandbox: Sandbox, product_id: str
+) -> None:
+    link = client.directory()["product-detail"]
+    assert link.variables == ("product_id",)
+    (page,) = client.follow(link, variables={"product_id": product_id})
+    assert page.body == client.product(product_id).body
+    sandbox.requests.clear()
+    for value in ("../accounts", "a/b", "..", "."):
+        with pytest.raises((ForeignOrigin, NotFound)):
+            list(client.follow(link, variables={"product_id": value}))
+    assert all(asked.path.startswith("/core/products/") for asked in sandbox.requests.records(vendor="kissmetrics"))
+
+
+def test_links_of_a_record_lead_on(client: KissmetricsClient, product_id: str) -> None:
+    account_id = account_id_of(client.product(product_id))
+    assert account_id is not None
+    links = {link.rel: link for link in links_of(client.account(account_id))}
+    assert ids_of(list(client.follow(links["products"]))) == ids_of(list(client.account_products(account_id)))
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "https://apikissmetrics.com/core/products",
+        "http://apikissmetrics.com/core/products",
+        "//apikissmetrics.com/core/products",
+        "/query/reports/x/run",
+        "/corerect",
+        "/core/../query/x",
+        "/core/%2e%2e/query/x",
+        "https://user@127.0.0.1/core",
+        "file:///core",
+    ],
+)
+def test_a_link_that_leaves_is_refused_unsent(client: KissmetricsClient, sandbox: Sandbox, href: str) -> None:
+    with pytest.raises(ForeignOrigin):
+        list(client.follow(Link(rel="reports", href=href)))
+    assert sandbox.requests.count(vendor="kissmetrics") == 0
+
+
+def test_a_bare_list_of_unknown_page_length_is_read_to_its_end(client: KissmetricsClient, sandbox: Sandbox) -> None:
+    """A default of 30, no links, no total: only a shorter page than the first tells the end."""
+    for offset, count in ((30, 30), (60, 7), (0, 30)):
+        body = json.dumps([{"id": f"{offset + n}"} for n in range(count)])
+        route = f"offset={offset}&" if offset else "GET /core/events"
+        sandbox.faults.add("kissmetrics", route, fault=faults.status(200, headers=JSON, body=body))
+    assert ids_of(list(client.follow(Link(rel="events", href="/core/events")))) == [str(n) for n in range(67)]
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_a_templates_value_never_adds_a_segment(value: str) -> None:
+    link = Link(rel="event-detail", href="https://api.kissmetrics.com/core/events/{event_id}", is_templated=True)
+    parts = urlsplit(link.expanded({"event_id": value}))
+    assert (parts.netloc, parts.query, parts.fragment) == ("api.kissmetrics.com", "", "")
+    assert parts.path.count("/") == 3
+    assert unquote(parts.path.rpartition("/")[2]) == value

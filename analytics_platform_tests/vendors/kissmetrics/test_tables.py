@@ -227,7 +227,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def running(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world) as sandbox:
+    with Sandbox(world, vendors=["kissmetrics"]) as sandbox:
         yield sandbox
 
 

@@ -38,7 +38,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def running(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world) as sandbox:
+    with Sandbox(world, vendors=("smartlook",)) as sandbox:
         yield sandbox
 
 
@@ -202,7 +202,7 @@ def test_a_funnel_is_asked_until_it_is_finished(client: SmartlookClient, sandbox
     sandbox.faults.add(
         "smartlook", f"funnels/{funnel_id}", times=2, fault=faults.status(200, headers=JSON, body=pending)
     )
-    page = client.funnel(funnel_id, day=FIRST, call="f")
+    page = client.funnel(funnel_id, first_day=FIRST, last_day=FIRST, call="f")
     assert clock.slept == (4.0, 4.0)
     assert page.attempts == 3
     assert page.context == {"day": "2026-10-05"}
@@ -215,7 +215,7 @@ def test_a_funnel_that_never_finishes_is_transient(
     pending = '{"computation":{"isFinished":false,"nextAttemptDelay":500000},"funnel":{"id":"x"}}'
     sandbox.faults.add("smartlook", "funnels/abc", times=99, fault=faults.status(200, headers=JSON, body=pending))
     with pytest.raises(TransientVendorError):
-        client.funnel("abc", day=FIRST, call="f")
+        client.funnel("abc", first_day=FIRST, last_day=FIRST, call="f")
     assert max(clock.slept) <= 30
     assert sandbox.requests.count(vendor="smartlook") == 10
 

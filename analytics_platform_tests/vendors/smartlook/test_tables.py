@@ -258,7 +258,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def running(world: World) -> Iterator[Sandbox]:
-    with Sandbox(world) as sandbox:
+    with Sandbox(world, vendors=("smartlook",)) as sandbox:
         yield sandbox
 
 
@@ -402,7 +402,7 @@ def test_an_interrupted_range_resumes_with_the_calls_it_has(sandbox: Sandbox, wo
 def test_a_cursor_that_dies_on_the_way_restarts_its_window_once(sandbox: Sandbox, tmp_path: Path) -> None:
     busy = generate(seed=7, first_day=DAY, days=3, scale=1.0)
     expired = faults.status(400, headers={"content-type": "application/json"}, body='{"error":"Bad Request"}')
-    with Sandbox(busy) as crowded:
+    with Sandbox(busy, vendors=("smartlook",)) as crowded:
         undisturbed = House(crowded, busy, tmp_path / "a")
         undisturbed.run("sessions", DAYS)
         assert crowded.requests.count(vendor="smartlook") > 2

@@ -16,6 +16,8 @@ renamed as (
         sid,
         tag_index,
         tag,
+        -- The one value that is a key and no person's own words.
+        case when tag = 'kameleoon_visitor_code' then "value" end as kameleoon_visitor_code,
 
         ---------- times
         tagged_at,
