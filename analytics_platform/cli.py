@@ -24,6 +24,7 @@ from analytics_platform.core.redaction import install_redaction
 from analytics_platform.forget_cli import forget
 from analytics_platform.outbox_cli import outbox_app, print_outbox_counts
 from analytics_platform.plan_cli import plan
+from analytics_platform.quota_cli import print_quota_lines, quota
 from analytics_platform.settings import Settings, load_settings
 from analytics_platform.terminal import (
     EXIT_FAILED,
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 
 app.command()(plan)
+app.command()(quota)
 app.command()(forget)
 app.add_typer(outbox_app, name="outbox")
 
@@ -222,20 +224,6 @@ def status(as_json: JsonOption = False) -> None:
     found = read_status(load_settings())
     if not as_json:
         _print_status(screen_for(as_json=as_json), found)
-    emit(found, as_json=as_json)
-
-
-@app.command()
-def quota(as_json: JsonOption = False) -> None:
-    """Requests used and left per vendor account and window, when the next slot is free, what is deferred.
-
-    Example: analytics-platform quota
-    """
-    from analytics_platform.status import read_quota
-
-    found = read_quota(load_settings())
-    if not as_json:
-        _print_quota(screen_for(as_json=as_json), found)
     emit(found, as_json=as_json)
 
 
@@ -484,33 +472,8 @@ def _print_status(screen: Console, found: Any) -> None:
     screen.print(
         f"Published: version {found.published_version or '–'}, {instant(found.published_at)}.", highlight=False
     )
+    print_quota_lines(screen, found.quota)
     print_outbox_counts(screen, found.outbox)
-
-
-def _print_quota(screen: Console, found: Any) -> None:
-    from rich.table import Table
-
-    table = Table(title="Request quota")
-    for name in ("account", "requests", "window", "used", "left", "next slot", "refused"):
-        table.add_column(name, justify="left" if name in ("account", "requests") else "right")
-    for row in found.windows:
-        table.add_row(
-            row.account,
-            row.method_class,
-            f"{row.limit} / {row.window_seconds:g} s",
-            str(row.used),
-            str(row.remaining),
-            "now" if row.next_slot_at is None else instant(row.next_slot_at),
-            str(row.refused),
-        )
-    screen.print(table)
-    for deferral in found.deferrals:
-        screen.print(
-            f"deferred: {deferral.vendor}/{deferral.stream} {deferral.site} "
-            f"{deferral.first_day}…{deferral.last_day} until "
-            f"{instant(deferral.resume_at)}, {deferral.landed_records} records landed",
-            highlight=False,
-        )
 
 
 # ------------------------------------------------------------------------------------------------------------- details

@@ -74,10 +74,11 @@ def compact_warehouse_job() -> None:
     compact()
 
 
-def compact_and_publish(instance: dg.DagsterInstance, *, publish_too: bool) -> None:
+def compact_and_publish(instance: dg.DagsterInstance, *, run_id: str, publish_too: bool) -> None:
     """Run the compaction in this process, when the pool `warehouse` is free."""
     compact_warehouse_job.execute_in_process(
         instance=instance,
+        run_id=run_id,
         run_config={
             "ops": {"compact": {"config": {"publish_too": publish_too}}},
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},

@@ -211,9 +211,8 @@ class Runner:
                 yield result
 
     def _landed_days(self, stream: Stream, site: str, first_day: date, last_day: date) -> list[date]:
-        batches = self.landing.batches(stream.vendor, stream.name, site)
-        landed = {day for batch in batches if batch.is_complete for day in batch.days}
-        return sorted(day for day in landed if first_day <= day <= last_day)
+        days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
+        return sorted(self.landing.newest_complete(stream.vendor, stream.name, site, days))
 
     def _vendor(self, vendor: str, site: Site, first_day: date, last_day: date, *, refresh: bool) -> VendorResult:
         from analytics_platform.vendors import vendor_resource

@@ -1,6 +1,7 @@
 """Where things stand: days, quota, settings. Reads only, sends nothing.
 
-Belongs here: collecting facts for the `status`, `quota` and `doctor` verbs. Does not belong here: printing (`cli`).
+Belongs here: collecting facts for the `status` and `doctor` verbs. Does not belong here: printing (`cli`), the `quota`
+verb (`quota_view`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from datetime import date, datetime
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
 from analytics_platform.core.outbox_messages import Counts
-from analytics_platform.core.quota import Deferral, WindowUsage
+from analytics_platform.core.quota_policy import Deferral, WindowUsage
 from analytics_platform.core.resources import VendorResource, open_ledger
 from analytics_platform.settings import Settings, Site
 
-__all__ = ["Finding", "QuotaStatus", "Status", "VendorStatus", "diagnose", "read_outbox", "read_quota", "read_status"]
+__all__ = ["Finding", "Status", "VendorStatus", "diagnose", "read_outbox", "read_status"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +42,8 @@ class Status:
     vendors: tuple[VendorStatus, ...]
     published_version: int | None
     published_at: datetime | None
+    quota: tuple[WindowUsage, ...] = ()
     outbox: tuple[Counts, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuotaStatus:
-    """Every window of every account this home has used, and what waits for one."""
-
-    windows: tuple[WindowUsage, ...]
-    deferrals: tuple[Deferral, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +62,7 @@ def read_status(settings: Settings) -> Status:
 
     with open_ledger(settings) as ledger:
         deferrals = ledger.deferrals()
+        quota = tuple(window for account in ledger.accounts() for window in ledger.usage(account))
     blocked = Lake(settings.home.lake).blocked()
     vendors = [
         _vendor_status(settings, vendor, site, deferrals, blocked)
@@ -80,6 +75,7 @@ def read_status(settings: Settings) -> Status:
         vendors=tuple(vendors),
         published_version=version,
         published_at=built_at,
+        quota=quota,
         outbox=read_outbox(settings),
     )
 
@@ -122,13 +118,6 @@ def _vendor_status(
         deferred_until=min(waiting, default=None),
         blocked_partitions=sum(1 for v, _, key, _ in blocked if v == vendor and key == site.key),
     )
-
-
-def read_quota(settings: Settings) -> QuotaStatus:
-    """Usage of every account the ledger knows."""
-    with open_ledger(settings) as ledger:
-        windows = tuple(window for account in ledger.accounts() for window in ledger.usage(account))
-        return QuotaStatus(windows=windows, deferrals=ledger.deferrals())
 
 
 def diagnose(settings: Settings) -> list[Finding]:

@@ -118,9 +118,7 @@ def side_by_side(
                     for other in started:
                         other.cancel()
                     continue
-                room.ended(
-                    held_seconds=time.monotonic() - answered.begun_at, waited_seconds=answered.waited_seconds
-                )
+                room.ended(held_seconds=time.monotonic() - answered.begun_at, waited_seconds=answered.waited_seconds)
                 if answered.page is not None:
                     yield answered.page
         finally:

@@ -216,10 +216,14 @@ class Fetcher:
                 remaining = _wanted(self._states(stream, site, days), refresh=refresh)
                 if not remaining:
                     return
+                if not refresh:
+                    self._settle_interrupted(stream, site)
+                    remaining = _wanted(self._states(stream, site, days), refresh=False)
+                    if not remaining:
+                        return
                 with connect() as client:
-                    for chunk in batches_of(stream, site, remaining):
-                        self._fetch_chunk(stream, site, chunk, client, outcome, fresh=refresh)
-                        remaining = [day for day in remaining if day not in chunk]
+                    for chunk in self._chunks(stream, site, remaining, refresh=refresh):
+                        self._fetch_chunk(stream, site, chunk, client, outcome, remaining, fresh=refresh)
         except QuotaError as error:
             outcome.deferred = Deferred(
                 days=tuple(remaining), resume_at=error.resume_at, reason=str(error), landed_records=outcome.records
@@ -228,12 +232,31 @@ class Fetcher:
             span = _span(remaining) if remaining else None
             outcome.error = error.located(vendor=stream.vendor, site=site.key, partition=span)
 
-    def _fetch_chunk(
-        self, stream: Stream, site: SiteContext, days: list[date], client: Any, outcome: FetchOutcome, *, fresh: bool
-    ) -> None:
-        begun = self._clock.monotonic()
-        specs = [self._specs[name] for name in stream.depends_on]
-        with self._landing.open_batch(
+    def _settle_interrupted(self, stream: Stream, site: SiteContext) -> None:
+        """What a killed run landed of whole days counts before anything is asked."""
+        for batch in self._open_batches(stream, site):
+            with self._open(stream, site, batch.days, fresh=False) as writer:
+                writer.settle()
+
+    def _open_batches(self, stream: Stream, site: SiteContext) -> list[Batch]:
+        return [b for b in self._landing.batches(stream.vendor, stream.name, site.key) if not b.is_complete]
+
+    def _chunks(
+        self, stream: Stream, site: SiteContext, remaining: Sequence[date], *, refresh: bool
+    ) -> list[list[date]]:
+        """The batches to fetch, newest first: open ones go on with all their days, so that their pages are not lost."""
+        left = set(remaining)
+        chunks = []
+        for batch in [] if refresh else reversed(self._open_batches(stream, site)):
+            settled = set(self._landing.newest_complete(stream.vendor, stream.name, site.key, batch.days))
+            missing = set(batch.days) - settled
+            if missing and missing <= left:
+                chunks.append(batch.days)
+                left -= missing
+        return sorted([*chunks, *batches_of(stream, site, sorted(left))], key=lambda days: days[-1], reverse=True)
+
+    def _open(self, stream: Stream, site: SiteContext, days: Sequence[date], *, fresh: bool) -> BatchWriter:
+        return self._landing.open_batch(
             vendor=stream.vendor,
             stream=stream.name,
             site=site.key,
@@ -241,7 +264,23 @@ class Fetcher:
             last_day=days[-1],
             run_id=self._run_id,
             fresh=fresh,
-        ) as writer:
+        )
+
+    def _fetch_chunk(
+        self,
+        stream: Stream,
+        site: SiteContext,
+        days: list[date],
+        client: Any,
+        outcome: FetchOutcome,
+        remaining: list[date],
+        *,
+        fresh: bool,
+    ) -> None:
+        """Fetch one batch, and take the days that are complete off `remaining`, also when it ends early."""
+        begun = self._clock.monotonic()
+        specs = [self._specs[name] for name in stream.depends_on]
+        with self._open(stream, site, days, fresh=fresh) as writer:
             extraction = Extraction(
                 site_key=site.key,
                 ids=site.ids,
@@ -251,6 +290,7 @@ class Fetcher:
                 now=self._clock.now(),
                 lake=LakeViews(self._lake, specs),
                 done_calls=writer.done_calls,
+                interrupted=writer.interrupted,
                 log=self._log,
             )
             already = writer.landed_records
@@ -261,6 +301,11 @@ class Fetcher:
                         writer.append(kept, stripped=stripped)
                     self._report(stream, site, days, writer, already, begun)
                 writer.complete()
+                remaining[:] = [day for day in remaining if day not in days]
+            except PlatformError:
+                writer.settle()
+                remaining[:] = [day for day in remaining if day not in writer.settled_days]
+                raise
             finally:
                 outcome.requests += writer.appended_requests
                 outcome.pages += writer.appended_pages

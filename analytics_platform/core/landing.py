@@ -9,6 +9,7 @@ One batch is one extraction of one stream for one site and one contiguous range 
     landing/<vendor>/<stream>/site=<site>/day=<first>[_<last>]/<batch id>/
         pages.bin     zstd frames, one a page, appended
         pages.jsonl   one line a page: offset, length, sha256 of the uncompressed bytes, call, context, request facts
+        settled.json  by rename: of an open batch, the days that are complete already, and the pages that say so
         batch.json    written last, by rename: the batch is complete
 
 A page is in the operating system's hands before `append` returns, so kill -9 loses nothing; both files are fsynced
@@ -40,6 +41,7 @@ from analytics_platform.core.durable import fsync_directory, fsync_file, make_di
 from analytics_platform.core.errors import LandingCorrupt, StorageError, Where
 from analytics_platform.core.failpoints import passing
 from analytics_platform.core.paging import Page
+from analytics_platform.core.settling import InterruptedCall, settled_from
 
 __all__ = ["Batch", "BatchWriter", "LandedPage", "Landing", "PartitionBusy", "Rewritten"]
 
@@ -90,6 +92,17 @@ class _BatchSeal(msgspec.Struct, frozen=True, kw_only=True):
     oldest_page_at: datetime | None = None
 
 
+class _Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """Days of an open batch that are complete: everything from `from_day` on, by the first pages of its index."""
+
+    from_day: date
+    pages: int
+    index_bytes: int
+    index_sha256: str
+    settled_at: datetime
+    oldest_page_at: datetime
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """A batch on disk. `landed_at` is None while it is open (interrupted or deferred).
@@ -108,6 +121,8 @@ class Batch:
     asked_since: datetime | None = None
     page_count: int | None = None
     index_sha256: str | None = None
+    index_bytes: int | None = None
+    """Of a part of an open batch: how much of its index belongs to the part."""
 
     @property
     def is_complete(self) -> bool:
@@ -130,9 +145,11 @@ class Batch:
         lines, _ = _read_index(self.path)
         if self.page_count is None:
             return lines
+        if self.index_bytes is not None:
+            lines = lines[: self.page_count]
         if len(lines) != self.page_count:
             raise self._corrupt(f"The index of batch {self.path.name} holds {len(lines)} of {self.page_count} pages.")
-        if _sha256_of(self.path / "pages.jsonl") != self.index_sha256:
+        if _sha256_of(self.path / "pages.jsonl", self.index_bytes) != self.index_sha256:
             raise self._corrupt(f"The index of batch {self.path.name} is not the one that was sealed.")
         return lines
 
@@ -203,11 +220,14 @@ class Landing:
         return sorted(found, key=lambda batch: batch.path.name)
 
     def newest_complete(self, vendor: str, stream: str, site: str, days: Sequence[date]) -> dict[date, Batch]:
-        """For each day the newest complete batch that covers it; days without one are absent."""
+        """For each day the newest complete batch that covers it, or the settled part of an open one; days without are
+        absent.
+        """
         covering: dict[date, Batch] = {}
         for batch in self.batches(vendor, stream, site):
-            if batch.is_complete:
-                covering.update({day: batch for day in days if batch.covers(day)})
+            part = batch if batch.is_complete else _settled_part(batch)
+            if part is not None:
+                covering.update({day: part for day in days if part.covers(day)})
         return covering
 
     def streams(self) -> list[tuple[str, str, str]]:
@@ -381,6 +401,49 @@ class BatchWriter:
         """Calls whose last page is landed."""
         return frozenset(page.call for page in self.landed if page.is_last)
 
+    @property
+    def interrupted(self) -> dict[str, InterruptedCall]:
+        """Calls that landed in part: how many pages, and what the last of them was stamped with."""
+        done = self.done_calls
+        open_pages = {page.call: page for page in self.landed if page.call not in done}
+        return {
+            call: InterruptedCall(pages=page.sequence + 1, context=page.context) for call, page in open_pages.items()
+        }
+
+    @property
+    def settled_days(self) -> list[date]:
+        """Days that `settle` made visible."""
+        settled = _read_settled(self.path)
+        if settled is None:
+            return []
+        last_day = self._identity["last_day"]
+        assert isinstance(last_day, date)  # noqa: S101  (the mapping holds names and days)
+        return [settled.from_day + timedelta(days=n) for n in range((last_day - settled.from_day).days + 1)]
+
+    def settle(self) -> None:
+        """Make visible the days that the pages landed so far are known to complete, though the batch goes on."""
+        first_day, last_day = self._identity["first_day"], self._identity["last_day"]
+        assert isinstance(first_day, date)  # noqa: S101  (the mapping holds names and days)
+        assert isinstance(last_day, date)  # noqa: S101
+        found = settled_from(page.context for page in self.landed)
+        from_day = None if found is None else max(found, first_day)
+        known = _read_settled(self.path)
+        if from_day is None or from_day > last_day or (known is not None and known.from_day <= from_day):
+            return
+        self.sync()
+        passing("landing.before_settle")
+        index = (self.path / "pages.jsonl").read_bytes()
+        settled = _Settled(
+            from_day=from_day,
+            pages=len(self.landed),
+            index_bytes=len(index),
+            index_sha256=hashlib.sha256(index).hexdigest(),
+            settled_at=self._clock.now(),
+            oldest_page_at=min(page.received_at for page in self.landed),
+        )
+        write_file(self.path / "settled.json", self._encoder.encode(settled))
+        passing("landing.after_settle")
+
     def append(self, page: Page, *, stripped: int = 0) -> LandedPage:
         """Write one page and its index line; both are with the operating system when this returns.
 
@@ -446,6 +509,7 @@ class BatchWriter:
             oldest_page_at=min((page.received_at for page in self.landed), default=None),
         )
         write_file(self.path / "batch.json", self._encoder.encode(seal))
+        (self.path / "settled.json").unlink(missing_ok=True)
         passing("landing.after_seal")
         return _load_batch(
             self.path,
@@ -465,10 +529,14 @@ def _write_renewed(batch: Batch, pages: Sequence[LandedPage], decided: Mapping[i
     records = 0
     written = 0
     kept = 0
+    settled = _read_settled(batch.path)
+    part: tuple[int, bytes] | None = None
     with (folder / "pages.bin").open("wb") as target:
         source = (batch.path / "pages.bin").open("rb") if pages else None
         with source or nullcontext():
-            for page in pages:
+            for number, page in enumerate(pages):
+                if settled is not None and number == settled.pages:
+                    part = (kept, bytes(index))
                 change = decided.get(page.offset)
                 if change is not None and change.body is None:
                     continue
@@ -499,6 +567,11 @@ def _write_renewed(batch: Batch, pages: Sequence[LandedPage], decided: Mapping[i
         sealed = msgspec.json.decode(seal.read_bytes(), type=_BatchSeal)
         renewed = replace_struct(sealed, pages=kept, records=records, index_sha256=hashlib.sha256(index).hexdigest())
         write_file(folder / "batch.json", encoder.encode(renewed))
+    elif settled is not None:
+        count, prefix = part or (kept, bytes(index))
+        digest = hashlib.sha256(prefix).hexdigest()
+        still = replace_struct(settled, pages=count, index_bytes=len(prefix), index_sha256=digest)
+        write_file(folder / "settled.json", encoder.encode(still))
     fsync_directory(folder)
 
 
@@ -537,8 +610,35 @@ def _load_batch(folder: Path, vendor: str, stream: str, site: str, span: tuple[d
     )
 
 
-def _sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+def _read_settled(folder: Path) -> _Settled | None:
+    """What is settled of the batch; None where nothing is, or where it does not say so readably: asked again then."""
+    marker = folder / "settled.json"
+    if not marker.exists():
+        return None
+    try:
+        return msgspec.json.decode(marker.read_bytes(), type=_Settled)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _settled_part(batch: Batch) -> Batch | None:
+    """The settled days of an open batch, as a batch of their own over the same pages."""
+    settled = _read_settled(batch.path)
+    if settled is None:
+        return None
+    return replace(
+        batch,
+        first_day=settled.from_day,
+        landed_at=settled.settled_at,
+        asked_since=settled.oldest_page_at,
+        page_count=settled.pages,
+        index_sha256=settled.index_sha256,
+        index_bytes=settled.index_bytes,
+    )
+
+
+def _sha256_of(path: Path, size: int | None = None) -> str:
+    return hashlib.sha256(path.read_bytes()[:size]).hexdigest() if path.exists() else ""
 
 
 def _read_index(path: Path, *, verify: bool = False) -> tuple[list[LandedPage], int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -84,10 +84,16 @@ class LandedHistory:
 
     def requests_per_day(self, days: Sequence[date]) -> Forecast:
         """Requests that landed batches cost by day, for a stream that says nothing about itself."""
+        return self._per_day(days, lambda batch: sum(page.attempts for page in batch.index()))
+
+    def records_per_day(self, days: Sequence[date]) -> Forecast:
+        """Records, as landed pages count them, of all calls of the stream on these days."""
+        return self._per_day(days, lambda batch: sum(page.records for page in batch.index()))
+
+    def _per_day(self, days: Sequence[date], amount: Callable[[Batch], int]) -> Forecast:
         samples: dict[date, float] = {}
         for batch in self._batches:
-            cost = sum(page.attempts for page in batch.index())
-            samples |= dict.fromkeys(batch.days, cost / len(batch.days))
+            samples |= dict.fromkeys(batch.days, amount(batch) / len(batch.days))
         return from_samples(samples, days) if samples else _NOBODY_KNOWS
 
     @cached_property
@@ -263,7 +269,7 @@ class Planner:
         self, spender: Spender, lines: Sequence[PlanLine], *, is_backfill: bool = True, method: str = "GET"
     ) -> AccountPlan:
         """When the requests of these lines, all of one account, may leave."""
-        policy = spender.policy
+        policy = self._ledger.capped(spender.policy)
         method_class = policy.method_class(method)
         windows = policy.windows_for(method_class)
         requests = total(line.requests for line in lines)

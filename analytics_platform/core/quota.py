@@ -18,7 +18,8 @@ unless the policy says otherwise (D8: jitter of 0-500 ms at 5 a second needs `gu
 
 Time. Stamps are on the ledger's own time line, driven by the monotonic clock, which all processes of one boot
 share: wall clock jumps neither free nor block anything (D6). A new boot or host continues from the newest row by
-the wall clock; a wall clock that went backwards adds nothing, so it waits at most one window. `resume_at` and
+the wall clock; a wall clock that went backwards adds nothing, so it waits at most one window. Hosts that share a
+Postgres ledger join by the server's clock: theirs may differ by hours. `resume_at` and
 `sent_at` are wall clock, for people and sensors.
 
 Loss. Beside an SQLite ledger stands `<ledger>.created`, written once when the home is new, with the number of the
@@ -74,6 +75,7 @@ __all__ = [
     "AccountMeter",
     "Deferral",
     "Ledger",
+    "NotingMeter",
     "QuotaPolicy",
     "Spending",
     "Spent",
@@ -92,6 +94,16 @@ _BUSY_SECONDS: Final = 30
 _LONGEST_TRUSTED_RETRY_AFTER_SECONDS: Final = 86_400.0
 _LONGEST_ESCALATION_SECONDS: Final = 3_600.0
 _KEEP_DAYS: Final = 400
+_LONGEST_WAIT_SECONDS: Final = 120
+"""Nobody waits longer for a slot, so no row is stamped further ahead of its ledger's present."""
+_LATE_TRIES: Final = 8
+"""A host that oversleeps as often as that in a row cannot keep any appointment: the request leaves."""
+_LEAST_LATE_US: Final = 5_000
+"""What a thread oversleeps on a quiet host."""
+_ASK_AGAIN_AFTER_SECONDS: Final = 600.0
+"""A vendor's own count is asked for at most once in this time and account: it may cost a request itself."""
+_LEARNED_LIMIT_SECONDS: Final = 86_400.0
+"""How long a limit is believed that a 429 taught; then the declared one is tried again, at the price of one 429."""
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -161,6 +173,15 @@ _refusals = sa.Table(
     sa.Column("endpoint", sa.String(200), nullable=False),
     sa.Column("retry_after_seconds", sa.Float),
 )
+_reports = sa.Table(
+    "vendor_reports",
+    _metadata,
+    sa.Column("account", sa.String(80), primary_key=True),
+    sa.Column("method_class", sa.String(16), primary_key=True),
+    sa.Column("asked_us", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("learned_limit", sa.Integer),
+    sa.Column("learned_us", sa.BigInteger, nullable=False, server_default="0"),
+)
 _deferrals = sa.Table(
     "deferrals",
     _metadata,
@@ -213,6 +234,11 @@ def _facts_query(window_count: int) -> sa.Select[Any]:
 
 
 _INSERT_REQUEST: Final = _requests.insert()
+_TAKE_BACK: Final = _requests.delete().where(
+    _requests.c.id.between(sa.bindparam("first_row"), sa.bindparam("last_row")),
+    _requests.c.account == sa.bindparam("account"),
+    _requests.c.method_class == sa.bindparam("method_class"),
+)
 
 
 @dataclass(eq=False)
@@ -224,6 +250,7 @@ class _Ask:
     row: dict[str, object]
     cost: int
     longest_wait_us: float
+    instead_of: int | None = None
     answer: _Answer | None = None
     error: Exception | None = None
 
@@ -231,11 +258,23 @@ class _Ask:
     def is_settled(self) -> bool:
         return self.answer is not None or self.error is not None
 
+    def again(self, *, instead_of: int) -> _Ask:
+        """The same question, giving back the rows that end with this one."""
+        return replace(self, instead_of=instead_of, answer=None, error=None)
+
+    @property
+    def taken_back(self) -> dict[str, object]:
+        """What `_TAKE_BACK` wants."""
+        last_row = self.instead_of or 0
+        rows = {"first_row": last_row - self.cost + 1, "last_row": last_row}
+        return rows | {name: self.row[name] for name in ("account", "method_class")}
+
 
 @dataclass(frozen=True)
 class _Answer:
     """`last_row` is None where nothing was written: the slot is too far away."""
 
+    leave_us: int
     wait_us: int
     wall: datetime
     strikes: int
@@ -243,11 +282,13 @@ class _Answer:
 
 
 class _Statements(Protocol):
-    """The two statements of a decision, on whichever road to the database is open."""
+    """The statements of a decision, on whichever road to the database is open."""
 
     def facts(self, ask: _Ask, now_us: int) -> _Facts: ...
 
     def write(self, row: Mapping[str, object], times: int) -> int: ...
+
+    def take_back(self, ask: _Ask) -> None: ...
 
 
 class _CoreStatements:
@@ -266,9 +307,12 @@ class _CoreStatements:
             self._connection.execute(_INSERT_REQUEST, [row] * (times - 1))
         return (inserted[0] if inserted else 0) + times - 1
 
+    def take_back(self, ask: _Ask) -> None:
+        self._connection.execute(_TAKE_BACK, ask.taken_back)
+
 
 class _DriverStatements:
-    """The same two statements, compiled once, straight to SQLite's driver: most of a decision's time was on the way
+    """The same statements, compiled once, straight to SQLite's driver: most of a decision's time was on the way
     through the toolkit.
     """
 
@@ -286,6 +330,10 @@ class _DriverStatements:
         for _ in range(times):
             last = self._connection.execute(sql, values).lastrowid
         return int(last or 0)
+
+    def take_back(self, ask: _Ask) -> None:
+        sql, names, _ = _driver_take_back()
+        self._connection.execute(sql, [ask.taken_back[name] for name in names])
 
 
 def _since(now_us: int, windows: Sequence[Window]) -> dict[str, object]:
@@ -305,6 +353,11 @@ def _driver_facts(window_count: int) -> _Compiled:
 def _driver_insert() -> _Compiled:
     names = [column.name for column in _requests.c if column.name != "id"]
     return _compiled(_INSERT_REQUEST.compile(dialect=sqlite_dialect.dialect(), column_keys=names))
+
+
+@lru_cache(maxsize=1)
+def _driver_take_back() -> _Compiled:
+    return _compiled(_TAKE_BACK.compile(dialect=sqlite_dialect.dialect()))
 
 
 def _compiled(statement: Any) -> _Compiled:
@@ -528,7 +581,11 @@ class Ledger:
 
     def meter(self, policy: QuotaPolicy, *, max_wait_seconds: float = 5.0) -> AccountMeter:
         """What a vendor's client asks before each attempt; see `AccountMeter` for how long it may sleep."""
-        return AccountMeter(self, policy, max_wait_seconds=max_wait_seconds)
+        return AccountMeter(self, self.capped(policy), max_wait_seconds=max_wait_seconds)
+
+    def noting_meter(self, policy: QuotaPolicy) -> NotingMeter:
+        """For the question what the vendor counted: writes down, never refuses."""
+        return NotingMeter(self, self.capped(policy))
 
     def close(self) -> None:
         with self._lock:
@@ -578,15 +635,22 @@ class Ledger:
         """
         ask = _ask(account, method_class, windows, endpoint, cost=cost, keep_free=keep_free, work=work or Spending())
         ask.longest_wait_us = max_wait_seconds * MICROSECONDS
-        answer = self._decide(ask)
-        leave_at = answer.wall + timedelta(microseconds=answer.wait_us)
-        if answer.last_row is None:
-            raise _exhausted(account, method_class, endpoint, leave_at, windows)
-        if answer.strikes:
-            self._struck.add((account, method_class))
-        if answer.wait_us > 0:
+        for _ in range(_LATE_TRIES):
+            answer = self._decide(ask)
+            leave_at = answer.wall + timedelta(microseconds=answer.wait_us)
+            if answer.last_row is None:
+                raise _exhausted(account, method_class, endpoint, leave_at, windows)
+            if answer.strikes:
+                self._struck.add((account, method_class))
+            if answer.wait_us <= 0:
+                return leave_at
             self._clock.sleep(answer.wait_us / MICROSECONDS)
             self._still_allowed(account, method_class, endpoint, windows)
+            if self._now_us() - answer.leave_us <= _tolerated_us(windows):
+                return leave_at
+            # Overslept (a busy host, a suspended laptop): others have left meanwhile by the instant written down, and
+            # this one would join them. Its row is taken back, for it was not sent.
+            ask = ask.again(instead_of=answer.last_row)
         return leave_at
 
     def _decide(self, ask: _Ask) -> _Answer:
@@ -634,13 +698,15 @@ class Ledger:
 
     def _decide_one(self, statements: _Statements, ask: _Ask) -> _Answer:
         now_us, wall = self._now_us(), self._clock.now()
+        if ask.instead_of is not None:
+            statements.take_back(ask)
         facts = statements.facts(ask, now_us)
         leave_us = earliest_us(now_us, ask.windows, facts)
         wait_us = leave_us - now_us
         if wait_us > ask.longest_wait_us:
-            return _Answer(wait_us, wall, facts.strikes, None)
+            return _Answer(leave_us, wait_us, wall, facts.strikes, None)
         stamped = ask.row | {"ledger_us": leave_us, "sent_us": _to_us(wall) + wait_us}
-        return _Answer(wait_us, wall, facts.strikes, statements.write(stamped, ask.cost))
+        return _Answer(leave_us, wait_us, wall, facts.strikes, statements.write(stamped, ask.cost))
 
     def _still_allowed(self, account: str, method_class: str, endpoint: str, windows: Sequence[Window]) -> None:
         """After a sleep: somebody else may have met a 429 meanwhile. The slot stays spent, nothing is sent."""
@@ -715,12 +781,60 @@ class Ledger:
         )
         return until
 
-    def adopt_usage(self, account: str, method_class: str, used: int) -> None:
+    def note(self, account: str, method_class: str, endpoint: str, work: Spending | None = None) -> None:
+        """Count a request that is sent whatever the windows say: the question how many requests the vendor counted.
+
+        Remembers when it was asked, for `is_in_doubt` and `adopt_usage`.
+        """
+        spent = work or Spending()
+        row: dict[str, object] = {"account": account, "method_class": method_class, "kind": "sent"}
+        row |= {"endpoint": endpoint[:200], "vendor": account.partition(":")[0]}
+        row |= {"stream": spent.stream, "site": spent.site, "run_id": spent.run_id}
+
+        def write(connection: sa.Connection) -> None:
+            self._serialise(connection, account, method_class)
+            now_us = self._now_us()
+            stamped = row | {"ledger_us": now_us, "sent_us": _to_us(self._clock.now())}
+            connection.execute(_INSERT_REQUEST, stamped)
+            self._update_report(connection, account, method_class, asked_us=now_us)
+
+        self._run(write, mode="durable")
+
+    def is_in_doubt(self, policy: QuotaPolicy, method_class: str) -> bool:
+        """Whether the vendor's own count would change ours, and nobody asked for it in the last ten minutes.
+
+        It would after a loss, after a 429 although we counted room, and while requests that somebody else sent keep
+        ours waiting.
+        """
+        window = max(policy.windows_for(method_class), key=_by_seconds)
+
+        def read(connection: sa.Connection) -> bool:
+            now_us = self._now_us()
+            report = self._report(connection, policy.account, method_class)
+            if report is not None and report.asked_us > now_us - _ASK_AGAIN_AFTER_SECONDS * MICROSECONDS:
+                return False
+            binds = {"account": policy.account, "method_class": method_class, "offset_0": window.limit - 1}
+            facts = self._facts(connection, 1, binds | _since(now_us, (window,)))
+            if facts.lost_us is not None and facts.trusted_us < facts.lost_us:
+                return facts.lost_us + window.span_us > now_us
+            since_us = now_us - window.span_us
+            own, foreign = self._counted(connection, policy.account, method_class, since_us, now_us)
+            refusal = self._newest_refusal(connection, policy.account, method_class, since_us)
+            is_surprising = refusal is not None and refusal.ledger_us > facts.trusted_us and own < window.limit
+            return is_surprising or (foreign > 0 and earliest_us(now_us, (window,), facts) > now_us)
+
+        return self._run(read, mode="read")
+
+    def adopt_usage(self, account: str, method_class: str, used: int, *, possible_limits: Sequence[int] = ()) -> None:
         """Believe the vendor's own count of its current (longest declared) window.
 
-        More than we counted: the difference is somebody else's and is counted as sent now. A loss or a guessed
-        block ends, because the true figure is known. Fewer than we counted changes nothing: the vendor's window may
-        be a fixed one that has just begun, and a sliding count is safe for both.
+        More than we counted when it was asked (`note`; else now): the difference is somebody else's and is counted as
+        sent now. A loss or a guessed block ends, because the true figure is known. Fewer than we counted changes
+        nothing: the vendor's window may be a fixed one that has just begun, and a sliding count is safe for both.
+
+        A 429 since the last such count although this one is below the limit: the vendor's limit is another one than
+        ours. The largest of `possible_limits` that the count reaches is taken for it, for a day or until a later window
+        holds more; where there is none the block stays.
         """
         if used < 0:
             raise ValueError("a vendor cannot have counted fewer than 0 requests")
@@ -728,31 +842,74 @@ class Ledger:
         def adopt(connection: sa.Connection) -> None:
             self._serialise(connection, account, method_class)
             declared = self._declared(connection, account)
-            windows = declared.get(method_class) or declared.get("*", ())
-            window = max(windows, key=_by_seconds, default=None)
+            window = max(declared.get(method_class) or declared.get("*", ()), key=_by_seconds, default=None)
             if window is None:
                 raise ConfigurationError(f"no window is declared for {method_class} of {account}")
             now_us = self._now_us()
-            inside = (
-                (_requests.c.account == account)
-                & (_requests.c.method_class == method_class)
-                & (_requests.c.ledger_us > now_us - window.span_us)
-            )
-            connection.execute(_requests.delete().where(inside & (_requests.c.kind == "adopted")))
-            own = int(connection.execute(sa.select(sa.func.count()).select_from(_requests).where(inside)).scalar_one())
-            foreign = max(0, min(used, window.limit) - own)
-            if foreign:
-                row = {"account": account, "method_class": method_class, "ledger_us": now_us, "kind": "adopted"}
-                row |= {"sent_us": _to_us(self._clock.now()), "endpoint": "", "vendor": account.partition(":")[0]}
-                row |= {"stream": "", "site": "", "run_id": ""}
-                connection.execute(_INSERT_REQUEST, [row] * foreign)
+            since_us = now_us - window.span_us
             known = self._bucket(connection, account, method_class)
-            blocked_until_us = known.blocked_until_us if used >= window.limit else 0
+            report = self._report(connection, account, method_class)
+            refusal = self._newest_refusal(connection, account, method_class, since_us)
+            is_unexplained = refusal is not None and refusal.ledger_us > known.trusted_us and used < window.limit
+            limit = window.limit
+            if is_unexplained:
+                limit = max((n for n in possible_limits if 1 <= n <= used), default=window.limit)
+            if limit < window.limit:
+                self._update_report(connection, account, method_class, learned_limit=limit, learned_us=now_us)
+            elif _is_outgrown(report, used, since_us):
+                self._update_report(connection, account, method_class, learned_limit=None)
+            asked_us = now_us
+            if report is not None and report.asked_us > now_us - _ASK_AGAIN_AFTER_SECONDS * MICROSECONDS:
+                asked_us = report.asked_us
+            self._replace_foreign(connection, account, method_class, since_us, asked_us, now_us, min(used, limit))
+            is_stated = refusal is not None and (refusal.retry_after_seconds or 0.0) > 0
+            stays = used >= limit or is_unexplained or is_stated
             self._update_bucket(
-                connection, account, method_class, trusted_us=now_us, blocked_until_us=blocked_until_us, strikes=0
+                connection,
+                account,
+                method_class,
+                trusted_us=now_us,
+                blocked_until_us=known.blocked_until_us if stays else 0,
+                strikes=known.strikes if is_unexplained else 0,
             )
 
         self._run(adopt, mode="durable")
+
+    def _replace_foreign(
+        self,
+        connection: sa.Connection,
+        account: str,
+        method_class: str,
+        since_us: int,
+        asked_us: int,
+        now_us: int,
+        used: int,
+    ) -> None:
+        """What the vendor counted and we did not, as rows of now; those adopted before are part of it."""
+        mine = (_requests.c.account == account) & (_requests.c.method_class == method_class)
+        inside = mine & (_requests.c.ledger_us > since_us)
+        connection.execute(_requests.delete().where(inside & (_requests.c.kind == "adopted")))
+        own, _ = self._counted(connection, account, method_class, since_us, asked_us)
+        if used > own:
+            row = {"account": account, "method_class": method_class, "ledger_us": now_us, "kind": "adopted"}
+            row |= {"sent_us": _to_us(self._clock.now()), "endpoint": "", "vendor": account.partition(":")[0]}
+            row |= {"stream": "", "site": "", "run_id": ""}
+            connection.execute(_INSERT_REQUEST, [row] * (used - own))
+
+    def capped(self, policy: QuotaPolicy) -> QuotaPolicy:
+        """The policy with what 429s taught about its longest windows (`adopt_usage`)."""
+
+        def read(connection: sa.Connection) -> dict[str, int]:
+            since_us = self._now_us() - math.floor(_LEARNED_LIMIT_SECONDS * MICROSECONDS)
+            query = sa.select(_reports.c.method_class, _reports.c.learned_limit).where(
+                _reports.c.account == policy.account,
+                _reports.c.learned_limit.is_not(None),
+                _reports.c.learned_us > since_us,
+            )
+            return {str(name): int(limit) for name, limit in connection.execute(query)}
+
+        learned = self._run(read, mode="read")
+        return policy if not learned else _with_limits(policy, learned)
 
     def declare(self, policy: QuotaPolicy) -> None:
         """Keep a policy's limits in the ledger, so that status screens know them without building a vendor."""
@@ -769,6 +926,7 @@ class Ledger:
         ]
 
         def write(connection: sa.Connection) -> None:
+            self._serialise(connection, policy.account, "windows")
             connection.execute(_windows.delete().where(_windows.c.account == policy.account))
             connection.execute(_windows.insert(), rows)
 
@@ -866,6 +1024,7 @@ class Ledger:
 
     def usage_of(self, policy: QuotaPolicy, method_class: str) -> tuple[WindowUsage, ...]:
         """One bucket's windows as they stand now, whether the policy was declared before or not."""
+        policy = self.capped(policy)
 
         def read(connection: sa.Connection) -> tuple[WindowUsage, ...]:
             return tuple(
@@ -1047,6 +1206,45 @@ class Ledger:
         mine = (_buckets.c.account == account) & (_buckets.c.method_class == method_class)
         connection.execute(_buckets.update().where(mine).values(**values))
 
+    @staticmethod
+    def _counted(
+        connection: sa.Connection, account: str, method_class: str, since_us: int, until_us: int
+    ) -> tuple[int, int]:
+        """Requests after `since_us`, to `until_us`: (sent by us, sent by somebody else)."""
+        query = (
+            sa.select(_requests.c.kind, sa.func.count())
+            .where(
+                _requests.c.account == account,
+                _requests.c.method_class == method_class,
+                _requests.c.ledger_us > since_us,
+                _requests.c.ledger_us <= until_us,
+            )
+            .group_by(_requests.c.kind)
+        )
+        found = {str(kind): int(number) for kind, number in connection.execute(query)}
+        return found.get("sent", 0), found.get("adopted", 0)
+
+    @staticmethod
+    def _newest_refusal(connection: sa.Connection, account: str, method_class: str, since_us: int) -> Any:
+        query = sa.select(_refusals).where(
+            _refusals.c.account == account,
+            _refusals.c.method_class == method_class,
+            _refusals.c.ledger_us > since_us,
+        )
+        return connection.execute(query.order_by(_refusals.c.id.desc()).limit(1)).one_or_none()
+
+    @staticmethod
+    def _report(connection: sa.Connection, account: str, method_class: str) -> Any:
+        mine = (_reports.c.account == account) & (_reports.c.method_class == method_class)
+        return connection.execute(sa.select(_reports).where(mine)).one_or_none()
+
+    def _update_report(self, connection: sa.Connection, account: str, method_class: str, **values: int | None) -> None:
+        mine = (_reports.c.account == account) & (_reports.c.method_class == method_class)
+        if self._report(connection, account, method_class) is None:
+            connection.execute(_reports.insert(), {"account": account, "method_class": method_class} | values)
+        else:
+            connection.execute(_reports.update().where(mine).values(**values))
+
     def _serialise(self, connection: sa.Connection, account: str, method_class: str) -> None:
         """SQLite is already serial (BEGIN IMMEDIATE). Postgres: one decision at a time per bucket, freed at commit."""
         if connection.dialect.name == "postgresql":
@@ -1211,10 +1409,24 @@ class Ledger:
                 sa.select(_requests.c.ledger_us, _requests.c.sent_us).order_by(_requests.c.id.desc()).limit(1)
             ).one_or_none()
             lost_us = connection.execute(sa.select(_ledger.c.lost_us)).scalar()
-            now_us = newest.ledger_us + max(0, wall_us - newest.sent_us) if newest else max(wall_us, lost_us or 0)
+            if connection.dialect.name == "postgresql":
+                now_us = _server_us(connection, newest.ledger_us if newest else 0)
+            else:
+                now_us = newest.ledger_us + max(0, wall_us - newest.sent_us) if newest else max(wall_us, lost_us or 0)
             known = now_us - monotonic_us
             connection.execute(_timelines.insert(), {"source": source, "offset_us": known})
         self._offset_us = int(known)
+
+
+def _server_us(connection: sa.Connection, newest_us: int) -> int:
+    """The database server's instant: hosts join one time line by the one clock they share, however their own differ.
+
+    A server whose clock was set back by more than anybody waits adds nothing, as everywhere.
+    """
+    query = sa.text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+    server_us = int(connection.execute(query).scalar_one())
+    was_set_back = newest_us > server_us + _LONGEST_WAIT_SECONDS * MICROSECONDS
+    return newest_us if was_set_back else server_us
 
 
 def _inspect(path: Path) -> tuple[Literal["sound", "unusable", "empty"], int, str]:
@@ -1299,6 +1511,12 @@ def _exhausted(
     )
 
 
+def _tolerated_us(windows: Sequence[Window]) -> float:
+    """How late a request may leave by the instant written down: half of what the guard allows for the whole way."""
+    guard_us = min(window.guard_seconds for window in windows) * MICROSECONDS
+    return max(guard_us / 2, _LEAST_LATE_US)
+
+
 def _os_error(error: OSError) -> StorageError:
     return StorageError(
         f"the request ledger cannot be used: {error.strerror or type(error).__name__}",
@@ -1324,6 +1542,26 @@ def _read_deferrals(connection: sa.Connection, condition: sa.ColumnElement[bool]
 
 def _by_seconds(window: Window) -> float:
     return window.seconds
+
+
+def _is_outgrown(report: Any, used: int, since_us: int) -> bool:
+    """Whether a whole window after a limit was learned the vendor counts more than it."""
+    if report is None or report.learned_limit is None:
+        return False
+    return bool(report.learned_us < since_us and used > report.learned_limit)
+
+
+def _with_limits(policy: QuotaPolicy, limits: Mapping[str, int]) -> QuotaPolicy:
+    """The longest window of these classes at these limits, where they are lower."""
+    windows = dict(policy.windows)
+    for method_class, limit in limits.items():
+        own = policy.windows_for(method_class) if method_class in windows or "*" in windows else ()
+        longest = max(own, key=_by_seconds, default=None)
+        if longest is not None:
+            lower = replace(longest, limit=min(longest.limit, limit))
+            windows[method_class] = tuple(lower if window is longest else window for window in own)
+    smallest = min((w.limit for ws in windows.values() for w in ws if w.seconds > SYNCED_FROM_SECONDS), default=1)
+    return replace(policy, windows=windows, reserve=min(policy.reserve, max(0, smallest - 1)))
 
 
 def _to_us(instant: datetime) -> int:
@@ -1390,3 +1628,27 @@ class AccountMeter:
             status=status,
             retry_after_seconds=retry_after_seconds,
         )
+
+
+@dataclass(frozen=True)
+class NotingMeter:
+    """The `Meter` of the one question that is asked although no window has room: what the vendor itself has counted.
+
+    Written down like every request, because the vendor may count it; an answer 429 is learned as always.
+    """
+
+    ledger: Ledger
+    policy: QuotaPolicy
+    work: Spending = field(default_factory=lambda: Spending(stream="usage"))
+
+    def __post_init__(self) -> None:
+        self.ledger.declare(self.policy)
+
+    def acquire(self, *, method: str, endpoint: str) -> None:
+        """Before every attempt. Raises StorageError."""
+        self.ledger.note(self.policy.account, self.policy.method_class(method), endpoint, self.work)
+
+    def learn(self, *, method: str, endpoint: str, status: int, retry_after_seconds: float | None) -> None:
+        """After every answer."""
+        meter = AccountMeter(self.ledger, self.policy)
+        meter.learn(method=method, endpoint=endpoint, status=status, retry_after_seconds=retry_after_seconds)

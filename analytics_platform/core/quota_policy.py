@@ -23,6 +23,7 @@ __all__ = [
     "SYNCED_FROM_SECONDS",
     "Deferral",
     "QuotaPolicy",
+    "ReportedUsage",
     "Spending",
     "Spent",
     "Window",
@@ -185,6 +186,20 @@ class WindowUsage:
     resets_at: datetime | None
     blocked_until: datetime | None
     refused: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportedUsage:
+    """What a vendor says it counted in the current window of one bucket, whoever sent it.
+
+    Args:
+        used: requests.
+        possible_limits: the limits its plans have, for when it refuses below ours; empty where nobody knows.
+    """
+
+    method_class: str
+    used: int
+    possible_limits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.errors import MissingCredentials, Where
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
-from analytics_platform.core.quota_policy import QuotaPolicy
+from analytics_platform.core.quota_policy import QuotaPolicy, ReportedUsage
 from analytics_platform.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -129,6 +129,12 @@ class VendorResource(dg.ConfigurableResource, ABC):  # type: ignore[type-arg]  #
     def connection_requests(self, ids: Mapping[str, str]) -> int:
         """Requests of the same account that a run costs before its first page (a token)."""
         return 0
+
+    def reported_usage(self, ids: Mapping[str, str], ledger: Ledger) -> ReportedUsage | None:
+        """Ask the vendor what it counted, by `Ledger.noting_meter`; None where it does not say. `core.usage` calls
+        this, seldom: the question may be counted itself. May raise any VendorError or QuotaError.
+        """
+        return None
 
     def require(self, ids: Mapping[str, str]) -> None:
         """Raises MissingCredentials naming every missing variable at once."""

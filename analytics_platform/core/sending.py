@@ -53,6 +53,8 @@ class Sending:
         encode: (site, its rows of one day as a data frame) → drafts. Raises ConfigurationError where the site's block
             does not say enough.
         settles_after: how long after its end a day is left alone: the vendors' own late data decides what is missing.
+        newest_by: column whose newest day alone is sent, where a later message replaces an earlier one: filling an old
+            day again must not bring yesterday's state back.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Sending:
     description: str
     encode: Callable[[Site, Any], Iterator[Draft]]
     settles_after: timedelta = timedelta(0)
+    newest_by: str | None = None
 
     @property
     def vendor(self) -> str:
@@ -82,6 +85,7 @@ class _Day:
     day: date
     skipped: str = ""
     rows: int = 0
+    superseded: int = 0
     new: tuple[int, ...] = ()
     known: int = 0
     states: Mapping[State, int] = field(default_factory=dict)
@@ -94,6 +98,7 @@ class _Day:
         states = {name: self.states.get(name, 0) for name in STATES}
         return {
             "candidates": self.rows,
+            "superseded": self.superseded,
             "enqueued": len(self.new),
             "already_known": self.known,
             "sent": states["sent"],
@@ -190,13 +195,22 @@ def _why_not(sending: Sending, site: Site, day: date, now: datetime) -> str:
 def _enqueue(
     context: dg.AssetExecutionContext, sending: Sending, settings: Settings, outbox: "Outbox", wanted: Sequence[_Day]
 ) -> None:
-    frame = _rows(context, sending, min(day.day for day in wanted), max(day.day for day in wanted))
-    local_dates = frame[sending.day_column].astype("datetime64[s]").dt.date
+    platform: PlatformResource = context.resources.platform
+    first_day, last_day = min(day.day for day in wanted), max(day.day for day in wanted)
+    if sending.newest_by is not None:
+        last_day = max(last_day, platform.clock.now().date() + _DAY)
+    frame = _rows(context, sending, first_day, last_day)
+    frame = frame.assign(local_date=frame[sending.day_column].astype("datetime64[s]").dt.date)
+    newest = frame["local_date"]
+    if sending.newest_by is not None:
+        newest = frame.groupby(["site_key", sending.newest_by])["local_date"].transform("max")
     for day in wanted:
-        rows = frame[(local_dates == day.day) & (frame["site_key"] == day.site_key)]
+        of_day = (frame["local_date"] == day.day) & (frame["site_key"] == day.site_key)
+        rows = frame[of_day & (newest == day.day)]
         drafts = list(sending.encode(settings.site(day.site_key), rows))
         found = sending.operation.enqueue(outbox, drafts, run_id=context.run_id)
-        day.rows, day.new, day.known = len(rows), found.ids, found.known
+        day.rows, day.new, day.known = int(of_day.sum()), found.ids, found.known
+        day.superseded = day.rows - len(rows)
 
 
 def _rows(context: dg.AssetExecutionContext, sending: Sending, first_day: date, last_day: date) -> Any:

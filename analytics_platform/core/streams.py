@@ -15,6 +15,7 @@ from typing import Any, Literal
 from analytics_platform.core.forecast import Alternative, Forecaster, Outlook
 from analytics_platform.core.lake_reader import LakeReader
 from analytics_platform.core.paging import Page
+from analytics_platform.core.settling import InterruptedCall
 from analytics_platform.core.tables import TableSpec
 
 __all__ = ["Extraction", "LakeReader", "Span", "Stream"]
@@ -32,6 +33,7 @@ class Extraction:
         timezone: IANA zone of the site.
         first_day, last_day: inclusive, in the table's day basis. For span "day" and "snapshot" they are equal.
         done_calls: calls that landed completely in this batch before: skip them, they cost nothing.
+        interrupted: calls that landed in part before, by their identity: go on below them.
         now: aware UTC instant from the platform's clock.
         lake: the lake tables named in `Stream.depends_on`.
     """
@@ -44,6 +46,7 @@ class Extraction:
     now: datetime
     lake: LakeReader
     done_calls: frozenset[str] = frozenset()
+    interrupted: Mapping[str, InterruptedCall] = field(default_factory=dict)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("analytics_platform"))
 
 

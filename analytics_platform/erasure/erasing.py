@@ -19,6 +19,7 @@ Killed anywhere, the request is still there and the same command goes through al
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -116,7 +117,12 @@ class Erasure:
             ConfigurationError: the request cannot be used, or its keys lead to more than one person.
             PlatformError: a step failed; the request stays, and the same call goes on.
         """
+        with self.requests.exclusive():
+            return self._run(name)
+
+    def _run(self, name: str) -> Receipt:
         request = self.requests.load(name)
+        self._bury_killed_runs(request)
         found = self._found(name, request)
         self._ask_vendors(name, request, found)
         added = self._tombstones.add(found.everything, request=name, now=self._clock.now())
@@ -135,6 +141,20 @@ class Erasure:
         if receipt.state == "done":
             self.requests.remove(name)
         return receipt
+
+    def _bury_killed_runs(self, request: Request) -> None:
+        """End runs that an interrupted erasure left as started: they hold the pool `warehouse` for ever (M12)."""
+        for run_id in request.runs:
+            run = self._instance.get_run_by_id(run_id)
+            if run is not None and not run.is_finished:
+                self._instance.report_run_failed(run, "Its process was killed; the erasure was started again.")
+            self._instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+    def _new_run(self, name: str, request: Request) -> str:
+        """Id of a run about to start, written down first."""
+        request.runs.append(str(uuid.uuid4()))
+        self.requests.save(name, request)
+        return request.runs[-1]
 
     def _found(self, name: str, request: Request) -> Found:
         if request.found is not None:
@@ -205,11 +225,13 @@ class Erasure:
 
         if anew or not request.built:
             self._say("marts, without the person")
-            removed["mart_builds"] = removed.get("mart_builds", 0) + rebuild_marts(settings, days, self._instance)
+            removed["mart_builds"] = removed.get("mart_builds", 0) + rebuild_marts(
+                settings, days, self._instance, lambda: self._new_run(name, request)
+            )
             request.built = True
             self.requests.save(name, request)
         was_published = current(settings.home) is not None
-        compact_and_publish(self._instance, publish_too=was_published)
+        compact_and_publish(self._instance, run_id=self._new_run(name, request), publish_too=was_published)
         if was_published:
             removed.setdefault("published_versions", []).extend(drop_older_versions(settings))
 

@@ -10,9 +10,12 @@ go on, and is removed when nothing is left to do.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final
@@ -56,6 +59,7 @@ class Request(msgspec.Struct, kw_only=True):
         before: records and rows by store and table when the request was begun.
         hits_before: files by store in which a search found the person then.
         built: the marts were built again since the lake was stripped.
+        runs: Dagster runs that were started for it; one that was killed still holds its pool's slot.
         vendors: how far each vendor is.
         requested_at: UTC.
     """
@@ -71,6 +75,7 @@ class Request(msgspec.Struct, kw_only=True):
     before: dict[str, int] = {}
     hits_before: dict[str, int] = {}
     built: bool = False
+    runs: list[str] = []
     vendors: list[VendorState] = []
     requested_at: datetime | None = None
 
@@ -154,6 +159,25 @@ class RequestStore:
             raise ConfigurationError(
                 f"The erasure request {name!r} cannot be read.", "See docs/erasure.md for its form."
             ) from None
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the home's erasures for this process: two would free each other's runs.
+
+        Raises:
+            ConfigurationError: another process is at it.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ConfigurationError(
+                "Another process is forgetting somebody in this home.", "Wait for it, then run this again."
+            ) from None
+        finally:
+            os.close(descriptor)
 
     def remove(self, name: str) -> None:
         """Overwrite and remove the request."""

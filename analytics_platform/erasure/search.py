@@ -20,6 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import duckdb
 import msgspec
@@ -206,8 +207,16 @@ def _in_relation(engine: duckdb.DuckDBPyConnection, relation: str, needles: Need
 
 
 def _in_sqlite(path: Path, needles: Needles) -> tuple[int, int]:
+    try:
+        # Immutable: reading leaves no -shm beside the file. What is still in its -wal is searched as a file of its own.
+        return _in_sqlite_rows(f"file:{quote(str(path))}?immutable=1", needles)
+    except sqlite3.DatabaseError:
+        return _in_sqlite_rows(f"file:{quote(str(path))}?mode=ro", needles)  # somebody wrote to it meanwhile
+
+
+def _in_sqlite_rows(uri: str, needles: Needles) -> tuple[int, int]:
     found = near = 0
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
         for table, columns in _sqlite_tables(connection):
             for row in connection.execute(f"SELECT {', '.join(map(_name, columns))} FROM {_name(table)}"):
                 cells = [content for value in row if (content := _as_bytes(value))]

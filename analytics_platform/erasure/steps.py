@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -118,10 +118,15 @@ def empty_outbox(settings: Settings, keys: Iterable[Key]) -> int:
 # ------------------------------------------------------------------------------------------------------------ warehouse
 
 
-def rebuild_marts(settings: Settings, days: Iterable[date], instance: dg.DagsterInstance) -> int:
+def rebuild_marts(
+    settings: Settings, days: Iterable[date], instance: dg.DagsterInstance, new_run: Callable[[], str]
+) -> int:
     """Build the marts of these days again from the lake, as the UI's button does; how many builds it took.
 
     Nothing is built where no warehouse was.
+
+    Args:
+        new_run: gives the id of a run about to start.
 
     Raises:
         DataError: a build failed; its own words say why.
@@ -145,6 +150,7 @@ def rebuild_marts(settings: Settings, days: Iterable[date], instance: dg.Dagster
         outcome = job.execute_in_process(
             asset_selection=selection,
             instance=instance,
+            run_id=new_run(),
             raise_on_error=False,
             tags={"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

@@ -11,6 +11,7 @@ any activity are lost, 3 % block it, and a plan cap records only the first N ses
 
 from __future__ import annotations
 
+import math
 import re
 from base64 import b64encode
 from collections import Counter, OrderedDict, deque
@@ -77,6 +78,7 @@ class Profile:
     Attributes:
         plan: free | paid | addon, sets the hourly limit; `hourly_limit` overrides it.
         hourly_limit: requests in any 60 minutes and project.
+        plan_changes_after_seconds, plan_after: when the limit becomes another plan's, counted from the start.
         retry_after_header: name of the header of a 429 (public clients read `X-RetryAfter`); "" sends none.
         idle_seconds, cap_seconds: the session rule.
         block_share: share of visitors whose blocker knows Smartlook.
@@ -91,6 +93,8 @@ class Profile:
 
     plan: str = "addon"
     hourly_limit: int | None = None
+    plan_changes_after_seconds: float = math.inf
+    plan_after: str = "free"
     retry_after_header: str = "X-RetryAfter"
     idle_seconds: int = 900
     cap_seconds: int = 3600
@@ -649,17 +653,20 @@ class _Cursors:
 class _Usage:
     """The sliding hour of one project, and how it was spent."""
 
-    def __init__(self, monotonic: Callable[[], float], limit: int, retry_after_header: str) -> None:
+    def __init__(self, monotonic: Callable[[], float], profile: Profile) -> None:
         self._monotonic = monotonic
-        self._limit = limit
-        self._header = retry_after_header
+        self._profile = profile
+        self._header = profile.retry_after_header
+        self._changes_at = monotonic() + profile.plan_changes_after_seconds
         self._sent: deque[tuple[float, str]] = deque()
 
     def spend(self, endpoint: str) -> None:
         """Count one request; raises a 429 when the hour is full (refused requests are not counted)."""
         now = self._trim()
-        if len(self._sent) >= self._limit:
-            seconds = max(1, int(self._sent[0][0] + _HOUR_SECONDS - now) + 1)
+        limit = self._profile.limit if now < self._changes_at else PLAN_LIMITS[self._profile.plan_after]
+        if len(self._sent) >= limit:
+            # A slot is free when all but `limit` - 1 have left the hour.
+            seconds = max(1, int(self._sent[-limit][0] + _HOUR_SECONDS - now) + 1)
             refusal = _refuse(
                 429,
                 "Too Many Requests",
@@ -729,7 +736,7 @@ class _Api:
         self._now_ms = context.now_ms
         self.cursors = _Cursors(monotonic, profile.cursor_seconds)
         self.projects = {site.smartlook_token: _Project(world, site, profile) for site in world.sites}
-        self.usage = {token: _Usage(monotonic, profile.limit, profile.retry_after_header) for token in self.projects}
+        self.usage = {token: _Usage(monotonic, profile) for token in self.projects}
         self.funnels_asked: set[tuple[str, str, int, int]] = set()
 
     # paging ----------------------------------------------------------------------------------------------------------

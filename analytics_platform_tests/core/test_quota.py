@@ -661,3 +661,41 @@ def test_a_stated_rate_that_is_no_whole_number_is_refused(stated: str) -> None:
 def test_an_undocumented_quota_is_polite_unless_told_otherwise() -> None:
     assert per_minute_windows({}, 60)["any"][0].limit == 60
     assert per_minute_windows({"requests_per_minute": "600"}, 60)["any"][0].limit == 600
+
+
+class DrowsyClock(ManualClock):
+    """Sleeps longer than it was told, so often."""
+
+    def __init__(self, start: datetime, *, times: int, seconds: float) -> None:
+        super().__init__(start)
+        self.times, self.seconds = times, seconds
+
+    def sleep(self, seconds: float) -> None:
+        late = self.seconds if self.times > 0 else 0.0
+        self.times -= 1
+        super().sleep(seconds + late)
+
+
+def test_whoever_overslept_asks_again_and_pays_once(path: Path) -> None:
+    clock = DrowsyClock(START, times=1, seconds=0.3)
+    with closing(Ledger.open(path, clock)) as ledger:
+        sent = spend(ledger, 6, windows=PER_SECOND)
+        # The sixth was to leave at 1.05 and woke at 1.35: it leaves then, and that instant is written down.
+        assert (sent[-1] - START).total_seconds() == pytest.approx(1.35)
+        assert sum(ledger.requests_by_endpoint(ACCOUNT, START).values()) == 6
+        assert ledger.departures(ACCOUNT, "any", (Window(9, 60),))[-1] == sent[-1]
+
+
+def test_a_host_that_always_oversleeps_still_gets_on(path: Path) -> None:
+    clock = DrowsyClock(START, times=10_000, seconds=0.3)
+    with closing(Ledger.open(path, clock)) as ledger:
+        spend(ledger, 30, windows=PER_SECOND)
+        assert sum(ledger.requests_by_endpoint(ACCOUNT, START).values()) == 30
+
+
+def test_a_little_late_is_what_the_guard_is_for(path: Path) -> None:
+    clock = DrowsyClock(START, times=1, seconds=0.02)
+    with closing(Ledger.open(path, clock)) as ledger:
+        sent = spend(ledger, 6, windows=PER_SECOND)
+    assert (sent[-1] - START).total_seconds() == pytest.approx(1.05)
+    assert len(clock.slept) == 1

@@ -140,12 +140,13 @@ async def _relay(pipe: Connection, sandbox: Sandbox) -> None:
 # ------------------------------------------------------------------------------------------------------------ this side
 
 
-def measure(line: Line, seconds: float, site_code: str, codes: Sequence[str], pipe: Connection) -> Measured:
+def measure(
+    line: Line, seconds: float, site_code: str, codes: Sequence[str], *, pipe: Connection, home: Path, ledger: Ledger
+) -> Measured:
     """Ask for visitors for so long, land every page, and read the vendor's log."""
     pipe.send(line)
     pipe.recv()
-    with tempfile.TemporaryDirectory(prefix="rate-") as folder, Ledger.open(Path(folder) / "ledger.sqlite3") as ledger:
-        _ask(line, seconds, site_code, codes, Path(folder), ledger)
+    _ask(line, seconds, site_code, codes, home, ledger)
     pipe.send(None)
     seen: list[tuple[float, int]] = pipe.recv()
     begun = min(at for at, _ in seen)
@@ -186,7 +187,7 @@ def _ask(line: Line, seconds: float, site_code: str, codes: Sequence[str], folde
 
 
 def play(lines: Sequence[Line], seconds: float) -> Iterator[Measured]:
-    """Measure one line after the other; a pause of two windows between, as the limits of all are one address's."""
+    """Measure one line after the other, all by one ledger: the limit is of the one address they come from."""
     spawning = multiprocessing.get_context("spawn")
     pipe, theirs = spawning.Pipe()
     vendor = spawning.Process(target=serve, args=(theirs,), daemon=True)
@@ -195,8 +196,11 @@ def play(lines: Sequence[Line], seconds: float) -> Iterator[Measured]:
     environment, site_code, codes = pipe.recv()
     os.environ.update(environment)
     try:
-        for line in lines:
-            yield measure(line, seconds, site_code, codes, pipe)
+        with tempfile.TemporaryDirectory(prefix="rate-") as folder:
+            home = Path(folder)
+            with Ledger.open(home / "ledger.sqlite3") as ledger:
+                for line in lines:
+                    yield measure(line, seconds, site_code, codes, pipe=pipe, home=home, ledger=ledger)
     finally:
         pipe.close()
         vendor.join()

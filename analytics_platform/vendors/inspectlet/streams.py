@@ -11,10 +11,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError
-from analytics_platform.core.forecast import Forecast, Outlook, pages_of, total
+from analytics_platform.core.forecast import Forecast, Outlook, pages_of
 from analytics_platform.core.paging import Page
+from analytics_platform.core.settling import newest_first
 from analytics_platform.core.streams import Extraction, Stream
-from analytics_platform.vendors.inspectlet.client import MAX_PAGE, InspectletClient, SessionSearch
+from analytics_platform.vendors.inspectlet.client import MAX_PAGE, InspectletClient, SessionSearch, records_of
 from analytics_platform.vendors.inspectlet.tables import SESSION_PAGES, SESSION_TAGS, SESSIONS, WEBSITES
 
 __all__ = ["DEFAULT_REQUESTS_PER_MINUTE", "STREAMS"]
@@ -26,9 +27,6 @@ teaches."""
 _LOOKBACK_DAYS: Final = 2
 """A session may last 24 hours, and tags and names are added to sessions that have ended (MARTS §4.1)."""
 
-_DAYS_PER_CALL: Final = timedelta(days=7)
-"""One search. Pages shift while sessions arrive, and an interrupted search begins anew: a week keeps both small."""
-
 _MARGIN: Final = timedelta(minutes=1)
 """Whether a bound is inclusive is not said (contract §2.3, trap 3); rows of other days are dropped by the tables'
 day."""
@@ -37,25 +35,26 @@ day."""
 def extract_sessions(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:
     """Sessions that started on the days, with their pages and tags."""
     wid = _wid(extraction)
-    for first, last in _weeks(extraction):
-        call = f"sessions/{first}..{last}"
-        if call not in extraction.done_calls:
-            yield from client.search_sessions(wid, _search(first, last), call=call)
+    call = f"sessions/{extraction.first_day}..{extraction.last_day}"
+    if call in extraction.done_calls:
+        return
+
+    def walk(back_to: datetime | None) -> Iterator[Page]:
+        return client.search_sessions(wid, _search(extraction.first_day, extraction.last_day, back_to), call=call)
+
+    yield from newest_first(walk, moments_of=_starts, interrupted=extraction.interrupted.get(call))
 
 
-def _weeks(extraction: Extraction | Outlook) -> Iterator[tuple[date, date]]:
-    first = extraction.first_day
-    while first <= extraction.last_day:
-        last = min(first + _DAYS_PER_CALL - timedelta(days=1), extraction.last_day)
-        yield first, last
-        first = last + timedelta(days=1)
+def _starts(page: Page) -> Iterator[tuple[datetime, str]]:
+    for record in records_of(page):
+        started, sid = record.get("date_start_session"), record.get("sid")
+        if isinstance(started, int) and not isinstance(started, bool):
+            yield datetime.fromtimestamp(started, UTC), str(sid)
 
 
 def forecast_sessions(outlook: Outlook) -> Forecast:
-    """Pages of 100 in each week; nothing says which page is the last, so a full one is followed by another."""
-    weeks = ([first + timedelta(days=n) for n in range((last - first).days + 1)] for first, last in _weeks(outlook))
-    rows = (outlook.history.rows("inspectlet/sessions", week) for week in weeks)
-    return total(pages_of(found, MAX_PAGE, asks_past_the_end=True) for found in rows)
+    """Pages of 100; nothing says which page is the last, so a full one is followed by another."""
+    return pages_of(outlook.history.rows("inspectlet/sessions", outlook.days), MAX_PAGE, asks_past_the_end=True)
 
 
 def extract_websites(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:
@@ -65,10 +64,10 @@ def extract_websites(client: InspectletClient, extraction: Extraction) -> Iterat
         yield client.websites(call="websites", context=context)
 
 
-def _search(first: date, last: date) -> SessionSearch:
+def _search(first: date, last: date, back_to: datetime | None) -> SessionSearch:
     start = datetime.combine(first, time.min, tzinfo=UTC)
     end = datetime.combine(last, time.min, tzinfo=UTC) + timedelta(days=1)
-    return SessionSearch(start=start - _MARGIN, end=end + _MARGIN)
+    return SessionSearch(start=start - _MARGIN, end=(end if back_to is None else back_to) + _MARGIN)
 
 
 def _wid(extraction: Extraction) -> str:
@@ -98,6 +97,5 @@ STREAMS: tuple[Stream, ...] = (
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_sessions,
         forecast=forecast_sessions,
-        days_per_batch=lambda ids: _DAYS_PER_CALL.days,
     ),
 )

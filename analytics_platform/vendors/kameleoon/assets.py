@@ -89,8 +89,10 @@ SENDINGS: Final = (
         day_column="stat_date",
         description=(
             "Audiences of the visitors seen on a day, written to the map under their visitor code; a map replaces what "
-            "the key held and is gone after 28 days. Only for sites that agreed to it."
+            "the key held and is gone after 28 days. A visitor's newest day alone is written. Only for sites that "
+            "agreed to it."
         ),
         encode=_audiences,
+        newest_by="visitor_code",
     ),
 )

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import SecretStr
 
-from analytics_platform.core.quota_policy import QuotaPolicy, account_key
+from analytics_platform.core.http import HttpLimits
+from analytics_platform.core.quota_policy import QuotaPolicy, ReportedUsage, account_key
 from analytics_platform.core.resources import VendorResource, secret_variable
 from analytics_platform.vendors.smartlook.client import SmartlookClient, region_url
 from analytics_platform.vendors.smartlook.erasure import SmartlookErasure
 from analytics_platform.vendors.smartlook.management import SmartlookManagement
-from analytics_platform.vendors.smartlook.streams import next_plan, quota_windows
+from analytics_platform.vendors.smartlook.streams import PLANS, next_plan, quota_windows
 
 if TYPE_CHECKING:
     from analytics_platform.core.http import Meter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["RESOURCE", "SmartlookResource"]
 
 _VENDOR: Final = "smartlook"
+_USAGE_SECONDS: Final = 10.0
 _TOKEN_VARIABLE: Final = "SMARTLOOK_API_TOKEN"  # noqa: S105  (a variable's name)
 
 
@@ -90,6 +92,20 @@ class SmartlookResource(VendorResource):
     def quota_policy(self, ids: Mapping[str, str]) -> QuotaPolicy:
         """By token, by the hour, all verbs together."""
         return QuotaPolicy(account=account_key(_VENDOR, self._token(ids)), windows=quota_windows(ids))
+
+    def reported_usage(self, ids: Mapping[str, str], ledger: Ledger) -> ReportedUsage | None:
+        """`GET /api/v1/statistics`, once: whether it is counted itself, nobody says (contract §1.4, trap 9)."""
+        with SmartlookClient.connect(
+            base_url=self._base_url(ids),
+            token=SecretStr(self._token(ids)),
+            variable=self._variable(ids),
+            meter=ledger.noting_meter(self.quota_policy(ids)),
+            limits=HttpLimits(max_attempts=1, total_seconds=_USAGE_SECONDS),
+        ) as client:
+            used = client.statistics().project_requests
+        if used is None or used < 0:
+            return None
+        return ReportedUsage(method_class="any", used=used, possible_limits=tuple(PLANS.values()))
 
     def next_plan(self, ids: Mapping[str, str]) -> tuple[str, QuotaPolicy] | None:
         """From free to paid to addon."""

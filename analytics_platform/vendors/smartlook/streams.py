@@ -3,9 +3,9 @@
 Belongs here: which calls cover a range of days, resuming them, the sample of visitors, quota windows by plan. Does
 not belong here: the wire (`client`), columns (`tables`), Dagster.
 
-Requests are scarce (20, 100 or 1000 an hour), cursors die, and an interrupted call begins anew. So a range is asked
-in windows of days whose size follows the plan: small windows lose little, large ones share pages between days (DESIGN
-§3).
+Requests are scarce (20, 100 or 1000 an hour) and cursors die. So a range is one search, newest first: pages are full
+whatever the days hold, days that were passed are complete, and a cut search goes on at the day it had reached, since
+the vendor searches by date (DESIGN §3).
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Final
 
-from analytics_platform.core.errors import ConfigurationError, CursorExpired, MalformedResponse, NotFound, Where
-from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook, pages_of, total
+from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
+from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook, pages_of
 from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
+from analytics_platform.core.settling import SETTLED_FROM, newest_first
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.strict_json import parse
 from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, SmartlookClient
@@ -32,9 +34,6 @@ _HOUR_SECONDS: Final = 3600.0
 
 PLANS: Final[Mapping[str, int]] = {"free": 20, "paid": 100, "addon": 1000}
 """Requests an hour by plan (vendor document, Request limits). Counted here by token: a token is one project's."""
-
-_DAYS_PER_CALL: Final[Mapping[str, int]] = {"free": 1, "paid": 7, "addon": 31}
-"""A search over this many days is one call: it must fit well into one hour of the plan, or it would never finish."""
 
 DEFAULT_EVENT_VISITOR_SAMPLE: Final = 0.05
 """Share of the visitors whose events are asked for (one request each); `event_visitor_sample` in sites.yaml
@@ -61,10 +60,6 @@ def next_plan(ids: Mapping[str, str]) -> str | None:
     return ladder[above] if above < len(ladder) else None
 
 
-def _days_per_batch(ids: Mapping[str, str]) -> int:
-    return _DAYS_PER_CALL[_plan(ids)]
-
-
 def _plan(ids: Mapping[str, str]) -> str:
     plan = ids.get("plan", "free").lower()
     if plan not in PLANS:
@@ -77,29 +72,57 @@ def _plan(ids: Mapping[str, str]) -> str:
 
 def extract_sessions(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
     """Sessions by recording date. Whether before and after exclude their day is not said: either way no day of the
-    window is missing, and a surplus row of the days beside it is dropped by the table's day.
+    range is missing, and a surplus row of the days beside it is dropped by the table's day.
     """
-    for first, last in _windows(extraction):
-        call = f"sessions/{first}..{last}"
-        if call in extraction.done_calls:
-            continue
+
+    def search(first: date, last: date, call: str) -> Iterator[Page]:
         filters = (
             Filter(name="recording_date", operator="after", value=_iso(first - timedelta(days=1))),
             Filter(name="recording_date", operator="before", value=_iso(last + timedelta(days=1))),
         )
-        yield from _restarted(partial(client.search_sessions, filters, call=call), extraction)
+        return client.search_sessions(filters, call=call, order="desc")
+
+    return _newest_first("sessions", "startedAt", search, extraction)
 
 
 def extract_visitors(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
-    """Visitors by the day they were first seen. in_range has both ends of the window included [inferred from "from
-    date, to date"].
+    """Visitors by the day they were first seen. in_range has both ends of the range included [inferred from "from date,
+    to date"].
     """
-    for first, last in _windows(extraction):
-        call = f"visitors/{first}..{last}"
-        if call in extraction.done_calls:
-            continue
+
+    def search(first: date, last: date, call: str) -> Iterator[Page]:
         seen = Filter(name="user_first_seen", operator="in_range", value=(_iso(first), _iso(last)))
-        yield from _restarted(partial(client.search_visitors, (seen,), call=call), extraction)
+        return client.search_visitors((seen,), call=call, order="desc")
+
+    return _newest_first("visitors", "firstSeen", search, extraction)
+
+
+def _newest_first(
+    field: str, instant_field: str, search: Callable[[date, date, str], Iterator[Page]], extraction: Extraction
+) -> Iterator[Page]:
+    """One search over the range; a cut one goes on at the day it had reached."""
+    call = f"{field}/{extraction.first_day}..{extraction.last_day}"
+    if call in extraction.done_calls:
+        return
+
+    def walk(back_to: datetime | None) -> Iterator[Page]:
+        last = extraction.last_day if back_to is None else min(extraction.last_day, back_to.date())
+        return search(extraction.first_day, last, call)
+
+    yield from newest_first(
+        walk, moments_of=partial(_moments, field, instant_field), interrupted=extraction.interrupted.get(call)
+    )
+
+
+def _moments(field: str, instant_field: str, page: Page) -> Iterator[tuple[datetime, str]]:
+    for record in _records(page, field):
+        text = record.get(instant_field)
+        try:
+            instant = datetime.fromisoformat(text) if isinstance(text, str) else None
+        except ValueError:
+            continue
+        if instant is not None and instant.tzinfo is not None:
+            yield instant, str(record.get("id"))
 
 
 # -------------------------------------------------------------------------------------------------------------- events
@@ -183,43 +206,18 @@ def extract_funnels(client: SmartlookClient, extraction: Extraction) -> Iterator
         for funnel_id in funnel_ids:
             call = f"funnel/{funnel_id}/{day}"
             if call not in extraction.done_calls:
-                yield client.funnel(funnel_id, first_day=day, last_day=day, call=call)
-
-
-# -------------------------------------------------------------------------------------------------------------- shared
-
-
-def _windows(extraction: Extraction | Outlook) -> Iterator[tuple[date, date]]:
-    """The range in windows of the plan's size, oldest first; fixed to the range's start, so a resumed range has the
-    same calls.
-    """
-    size = timedelta(days=_DAYS_PER_CALL[_plan(extraction.ids)])
-    first = extraction.first_day
-    while first <= extraction.last_day:
-        yield first, min(first + size - timedelta(days=1), extraction.last_day)
-        first += size
-
-
-def _restarted(walk: Callable[[], Iterator[Page]], extraction: Extraction) -> Iterator[Page]:
-    """A walk that begins anew, once, when its cursor died on the way (contract §1.4, trap 5).
-
-    Pages that came before come again under the same call; the tables keep one row of each key.
-    """
-    try:
-        yield from walk()
-    except CursorExpired:
-        extraction.log.warning("smartlook %s: a cursor expired, the window is asked again", extraction.site_key)
-        yield from walk()
+                page = client.funnel(funnel_id, first_day=day, last_day=day, call=call)
+                is_day_done = funnel_id == funnel_ids[-1]
+                context = {**page.context, SETTLED_FROM: day.isoformat()} if is_day_done else page.context
+                yield replace(page, context=context)
 
 
 # ------------------------------------------------------------------------------------------------------------ forecasts
 
 
 def _forecast_search(table: str, outlook: Outlook) -> Forecast:
-    """Full pages of 100 in each window, at least one."""
-    return total(
-        pages_of(outlook.history.rows(table, _between(first, last)), MAX_PAGE) for first, last in _windows(outlook)
-    )
+    """Full pages of 100, at least one."""
+    return pages_of(outlook.history.rows(table, outlook.days), MAX_PAGE)
 
 
 def forecast_events(outlook: Outlook) -> Forecast:
@@ -263,19 +261,13 @@ def _histograms_instead(outlook: Outlook) -> Alternative:
     )
 
 
-def _between(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
-
-
 def _iso(day: date) -> str:
     return day.isoformat()
 
 
 def _ids(page: Page, field: str) -> list[str]:
     """Ids of the definitions in a page; a definition without an id cannot be asked about."""
-    answer = parse(page.body)
-    found = answer.get(field) if isinstance(answer, dict) else None
-    ids = [entry.get("id") for entry in found or () if isinstance(entry, dict)]
+    ids = [entry.get("id") for entry in _records(page, field)]
     if not all(isinstance(entry, str | int) and not isinstance(entry, bool) for entry in ids):
         raise MalformedResponse(
             f"An entry of {field!r} has no id.",
@@ -283,6 +275,12 @@ def _ids(page: Page, field: str) -> list[str]:
             Where(vendor="smartlook", endpoint=page.endpoint),
         )
     return [str(entry) for entry in ids]
+
+
+def _records(page: Page, field: str) -> list[dict[str, object]]:
+    answer = parse(page.body)
+    found = answer.get(field) if isinstance(answer, dict) else None
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 STREAMS: tuple[Stream, ...] = (
@@ -294,7 +292,6 @@ STREAMS: tuple[Stream, ...] = (
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_sessions,
         forecast=partial(_forecast_search, "smartlook/sessions"),
-        days_per_batch=_days_per_batch,
     ),
     Stream(
         vendor="smartlook",
@@ -304,7 +301,6 @@ STREAMS: tuple[Stream, ...] = (
         lookback_days=_LOOKBACK_DAYS,
         extract=extract_visitors,
         forecast=partial(_forecast_search, "smartlook/visitors"),
-        days_per_batch=_days_per_batch,
     ),
     Stream(
         vendor="smartlook",

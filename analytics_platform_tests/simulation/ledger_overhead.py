@@ -1,0 +1,232 @@
+"""What the ledger costs: decisions a second, and the share it takes of a run of ten thousand pages.
+
+Belongs here: the command and what it times. Does not belong here: whether decisions are right (`core/test_quota.py`).
+
+    python -m analytics_platform_tests.simulation.ledger_overhead --pages 10000
+
+Decisions: limits that are never reached, so that nobody sleeps; windows of a second (committed) and of an hour
+(committed and synced) apart. The run: client, transport, landing with its syncs, all real, against the sandbox in a
+process of its own, one page after the other as a paged stream asks, and eight side by side; with the ledger and without,
+in turns, because a shared host is not equally busy all the time. Medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from analytics_platform.core.concurrency import side_by_side
+from analytics_platform.core.http import HttpClient, Meter, NullMeter, Response
+from analytics_platform.core.landing import Landing
+from analytics_platform.core.paging import Page, single_page
+from analytics_platform.core.quota import Ledger, QuotaPolicy, Window, account_key, spending
+from analytics_platform.sandbox.server import Sandbox
+from analytics_platform.sandbox.truth import generate
+
+PLENTY = 1_000_000_000
+WINDOWS = {"a second": (Window(PLENTY, 1.0),), "an hour, synced": (Window(PLENTY, 3600.0),)}
+ENDPOINT = "GET /visit/visitor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Decisions of one way of asking."""
+
+    windows: str
+    processes: int
+    threads: int
+    decisions_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A run of so many pages, medians of the rounds."""
+
+    run: str
+    windows: str
+    pages: int
+    rounds: int
+    seconds_without: float
+    seconds_with: float
+    share: float
+    """Of the time without: by this much longer."""
+
+
+# ------------------------------------------------------------------------------------------------------------ decisions
+
+
+def _decide(path: Path, windows: str, threads: int, number: int, begin: Any, sums: Any) -> None:
+    account = account_key("acme", "overhead")
+    with Ledger.open(path) as ledger:
+        ledger.acquire(account, "GET", WINDOWS[windows], ENDPOINT)
+        begin.wait()
+        begun = time.monotonic()
+
+        def ask() -> None:
+            for _ in range(number // threads):
+                ledger.acquire(account, "GET", WINDOWS[windows], ENDPOINT)
+
+        asking = [threading.Thread(target=ask) for _ in range(threads)]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+        sums.put(number // threads * threads / (time.monotonic() - begun))
+
+
+def decisions(windows: str, *, processes: int, threads: int, number: int, rounds: int) -> Rate:
+    """The median of so many rounds; of several processes the sum of theirs."""
+    spawning = multiprocessing.get_context("spawn")
+    found = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+            begin, sums = spawning.Barrier(processes), spawning.Queue()
+            given = (Path(folder) / "ledger.sqlite3", windows, threads, number // processes, begin, sums)
+            asking = [spawning.Process(target=_decide, args=given) for _ in range(processes)]
+            for process in asking:
+                process.start()
+            found.append(sum(sums.get() for _ in asking))
+            for process in asking:
+                process.join()
+    return Rate(windows=windows, processes=processes, threads=threads, decisions_per_second=round(median(found)))
+
+
+# ---------------------------------------------------------------------------------------------------------------- a run
+
+
+def serve(pipe: Connection) -> None:
+    """The vendor, until the pipe closes."""
+    profile = {"kameleoon": {"anonymous_gets_per_second": float(PLENTY)}}
+    with Sandbox(generate(days=2, scale=0.1), vendors=("kameleoon",), profiles=profile) as sandbox:
+        pipe.send((sandbox.base_urls["kameleoon"], sandbox.world.sites[0].kameleoon_site_code))
+        while True:
+            try:
+                pipe.recv()
+            except EOFError:
+                return
+            sandbox.requests.clear()
+
+
+class Run:
+    """Ten thousand pages from the vendor into a landing."""
+
+    def __init__(self, base_url: str, site_code: str, pages: int) -> None:
+        self._base_url = base_url
+        self._site_code = site_code
+        self._pages = pages
+
+    def seconds(self, meter: Meter, folder: Path, *, is_side_by_side: bool) -> float:
+        """How long it takes with this meter."""
+        day = datetime.now(UTC).date()
+        begun = time.monotonic()
+        with (
+            HttpClient(vendor="acme", base_url=self._base_url, meter=meter) as http,
+            Landing(folder / "landing").open_batch(
+                vendor="acme", stream="visits", site="shop", first_day=day, last_day=day, run_id="overhead"
+            ) as batch,
+            spending(stream="visits", site="shop", run_id="overhead"),
+        ):
+            sends = (partial(self._page, http, number) for number in range(self._pages))
+            for page in side_by_side(sends, most_in_flight=8) if is_side_by_side else (send() for send in sends):
+                batch.append(page)
+            batch.complete()
+        return time.monotonic() - begun
+
+    def _page(self, http: HttpClient, number: int) -> Page:
+        query = {"siteCode": self._site_code, "visitorCode": f"visitor{number:09d}", "maxNumberPreviousVisits": "25"}
+        response: Response = http.request("GET", "/visit/visitor", endpoint=ENDPOINT, params=query)
+        return single_page(response, call=f"visitor/{number}", call_kind="visitor", context={}, records=0)
+
+
+def costs(pages: int, rounds: int) -> Iterator[Cost]:
+    """Each kind of run and of windows, with and without the ledger in turns."""
+    spawning = multiprocessing.get_context("spawn")
+    pipe, theirs = spawning.Pipe()
+    vendor = spawning.Process(target=serve, args=(theirs,), daemon=True)
+    vendor.start()
+    theirs.close()
+    try:
+        base_url, site_code = pipe.recv()
+        for name, is_side_by_side in (("one after the other", False), ("eight side by side", True)):
+            for windows in WINDOWS:
+                run = Run(base_url, site_code, pages)
+                yield _cost(run, name, windows, pages, rounds, is_side_by_side=is_side_by_side, between=partial(pipe.send, None))
+    finally:
+        pipe.close()
+        vendor.join()
+
+
+def _cost(
+    run: Run, name: str, windows: str, pages: int, rounds: int, *, is_side_by_side: bool, between: Callable[[], None]
+) -> Cost:
+    policy = QuotaPolicy(account=account_key("acme", "overhead"), windows={"GET": WINDOWS[windows]})
+    without: list[float] = []
+    with_ledger: list[float] = []
+    for number in range(2 * rounds):
+        between()
+        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+            home = Path(folder)
+            # Which goes first changes from round to round.
+            if (number + number // 2) % 2:
+                with Ledger.open(home / "ledger.sqlite3") as ledger:
+                    with_ledger.append(run.seconds(ledger.meter(policy), home, is_side_by_side=is_side_by_side))
+            else:
+                without.append(run.seconds(NullMeter(), home, is_side_by_side=is_side_by_side))
+    return Cost(
+        run=name,
+        windows=windows,
+        pages=pages,
+        rounds=rounds,
+        seconds_without=round(median(without), 2),
+        seconds_with=round(median(with_ledger), 2),
+        share=round(median(with_ledger) / median(without) - 1, 4),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time and print; fails below 5,000 decisions a second on one process, or above 5 % of a run's time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=10_000)
+    parser.add_argument("--decisions", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    chosen = parser.parse_args(arguments)
+    is_short = False
+
+    def show(found: Rate | Cost, text: str) -> None:
+        sys.stdout.write((json.dumps(asdict(found)) if chosen.json else text) + "\n")
+        sys.stdout.flush()
+
+    for windows, (processes, threads) in itertools.product(WINDOWS, ((1, 1), (1, 8), (4, 1))):
+        rate = decisions(
+            windows, processes=processes, threads=threads, number=chosen.decisions, rounds=chosen.rounds
+        )
+        is_short |= processes == 1 and windows == "a second" and rate.decisions_per_second < 5000
+        show(rate, f"{windows:16} {processes} processes {threads} threads {rate.decisions_per_second:8,.0f} decisions/s")
+    for cost in costs(chosen.pages, chosen.rounds):
+        is_short |= cost.share > 0.05
+        show(
+            cost,
+            f"{cost.pages:,} pages {cost.run}, {cost.windows}: {cost.seconds_without:.2f} s without, "
+            f"{cost.seconds_with:.2f} s with the ledger, {cost.share:+.1%}",
+        )
+    return int(is_short)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
