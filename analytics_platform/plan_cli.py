@@ -5,7 +5,6 @@ Belongs here: arguments and what a person sees. Does not belong here: planning (
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -75,7 +74,7 @@ def show_plan(screen: Console, made: Plan) -> None:
             there,
             str(line.days_to_fetch),
             str(line.spent),
-            number(line.requests),
+            str(line.requests),
             sureness(line.requests),
         )
     screen.print(table)
@@ -84,15 +83,15 @@ def show_plan(screen: Console, made: Plan) -> None:
     for line in made.lines:
         if line.alternative is not None and line.requests.likely > line.alternative.requests.likely:
             screen.print(
-                f"cheaper: {line.vendor}/{line.stream} {line.site}: {number(line.alternative.requests)} instead of "
-                f"{number(line.requests)} requests: {line.alternative.what}",
+                f"cheaper: {line.vendor}/{line.stream} {line.site}: {line.alternative.requests} instead of "
+                f"{line.requests} requests: {line.alternative.what}",
                 highlight=False,
             )
     for reason in made.off:
         screen.print(f"off: {reason}", highlight=False)
     verb = "would be" if made.requests.likely else "are"
     screen.print(
-        f"[bold]{number(made.requests)} requests {verb} needed[/bold], {made.spent} are paid for already; "
+        f"[bold]{made.requests} requests {verb} needed[/bold], {made.spent} are paid for already; "
         f"done {instant(made.finishes_at)} at the earliest.",
         highlight=False,
     )
@@ -100,7 +99,7 @@ def show_plan(screen: Console, made: Plan) -> None:
 
 def _account_line(account: AccountPlan) -> str:
     text = (
-        f"{account.vendor} ({', '.join(account.sites)}): {number(account.requests)} requests at {account.window}, "
+        f"{account.vendor} ({', '.join(account.sites)}): {account.requests} requests at {account.window}, "
         f"{account.used} used now: {_duration(account.hours)}, done {instant(account.finishes_at)}"
     )
     if account.finishes_at_latest is None:
@@ -116,14 +115,6 @@ def _duration(hours: float) -> str:
     if hours < 1 / 60:
         return "at once"
     return f"{hours * 60:.0f} minutes" if hours < 2 else f"{hours:,.1f} hours"
-
-
-def number(forecast: Forecast) -> str:
-    """`42`, `38 to 46` or `at least 7`."""
-    if math.isinf(forecast.high):
-        return f"at least {math.ceil(forecast.low):,}"
-    low, likely, high = (math.ceil(value) for value in (forecast.low, forecast.likely, forecast.high))
-    return f"{likely:,}" if low == high else f"about {likely:,} ({low:,} to {high:,})"
 
 
 def sureness(forecast: Forecast) -> str:

@@ -6,7 +6,6 @@ counting (`core.quota`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import date
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from analytics_platform.core.clock import SYSTEM_CLOCK, Clock
-from analytics_platform.plan_cli import number
+from analytics_platform.core.progress import landed_of
 from analytics_platform.settings import load_settings
 from analytics_platform.terminal import JsonOption, emit, instant, screen_for
 
@@ -124,7 +123,7 @@ def _waiting(found: QuotaView, totals: Mapping[tuple[str, str, str], set[date]])
     table = Table(title="Waiting for quota, in the order of resuming")
     for name in ("what", "site", "days"):
         table.add_column(name)
-    for name in ("landed", "requests", "resumes", "done by"):
+    for name in ("so far", "requests", "resumes", "done by"):
         table.add_column(name, justify="right")
     if totals:
         table.add_column("progress")
@@ -133,8 +132,8 @@ def _waiting(found: QuotaView, totals: Mapping[tuple[str, str, str], set[date]])
             f"{work.vendor}/{work.stream}",
             work.site,
             f"{work.first_day} to {work.last_day}" if work.days > 1 else str(work.first_day),
-            landed(work.landed_records, work.expected_records),
-            "–" if work.requests is None else number(work.requests),
+            landed_of(work.landed_records, work.expected_records),
+            "–" if work.requests is None else str(work.requests),
             "now" if work.resume_at <= found.at else instant(work.resume_at),
             instant(work.finishes_at),
         ]
@@ -143,14 +142,6 @@ def _waiting(found: QuotaView, totals: Mapping[tuple[str, str, str], set[date]])
             cells.append(ProgressBar(total=total, completed=total - _left(found, work), width=_BAR_WIDTH))
         table.add_row(*cells)
     return table
-
-
-def landed(records: int, expected: float | None) -> str:
-    """`312 of ~1,000 rows`, or `312 rows` where no history says how many there will be."""
-    if expected is None or expected < records:
-        return f"{records:,} rows"
-    digits = max(0, math.floor(math.log10(expected)) - 1) if expected >= 1 else 0
-    return f"{records:,} of ~{round(expected / 10**digits) * 10**digits:,} rows"
 
 
 def print_quota_lines(screen: Console, windows: tuple[WindowUsage, ...]) -> None:

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from analytics_platform.cli import app
 from analytics_platform.core.clock import ManualClock
+from analytics_platform.core.progress import landed_of
 from analytics_platform.core.quota import Ledger
 from analytics_platform.core.resources import open_ledger
-from analytics_platform.quota_cli import landed, watch_quota
+from analytics_platform.quota_cli import watch_quota
 from analytics_platform.quota_view import QuotaView, read_quota_view
 from analytics_platform.vendors import vendor_resource
 from analytics_platform.vendors.smartlook.client import SmartlookClient
@@ -110,16 +111,16 @@ def test_work_of_a_site_without_credentials_is_listed_without_a_plan(
 @pytest.mark.parametrize(
     ("records", "expected", "text"),
     [
-        (312, 1004.0, "312 of ~1,000 rows"),
-        (312, None, "312 rows"),
-        (312, 300.0, "312 rows"),
-        (0, 0.0, "0 of ~0 rows"),
-        (5, 12.4, "5 of ~12 rows"),
-        (10, 123456.0, "10 of ~120,000 rows"),
+        (312, 1004.0, "312 of ~1,000 rows landed"),
+        (312, None, "312 records landed so far"),
+        (312, 300.0, "312 records landed so far"),
+        (0, 0.0, "0 of ~0 rows landed"),
+        (5, 12.4, "5 of ~12 rows landed"),
+        (10, 123456.0, "10 of ~120,000 rows landed"),
     ],
 )
 def test_rows_are_told_of_about_as_many_as_there_will_be(records: int, expected: float | None, text: str) -> None:
-    assert landed(records, expected) == text
+    assert landed_of(records, expected) == text
 
 
 # ---------------------------------------------------------------------------------------------------------------- live

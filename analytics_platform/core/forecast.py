@@ -59,6 +59,13 @@ class Forecast:
         if not 0 <= self.low <= self.likely <= self.high:
             raise ValueError(f"a forecast runs from low to high: {self.low}, {self.likely}, {self.high}")
 
+    def __str__(self) -> str:
+        """`42`, `about 42 (38 to 46)` or `at least 7`."""
+        if math.isinf(self.high):
+            return f"at least {math.ceil(self.low):,}"
+        low, likely, high = (math.ceil(value) for value in (self.low, self.likely, self.high))
+        return f"{likely:,}" if low == high else f"about {likely:,} ({low:,} to {high:,})"
+
     @classmethod
     def exactly(cls, number: float) -> Forecast:
         """The API's own shape says so."""

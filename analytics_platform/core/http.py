@@ -285,7 +285,8 @@ class HttpClient:
         methods: HTTP methods this client may send at all: the tokens of several vendors can also delete.
         clock: for waits and `received_at`.
         user_agent: sent with every request.
-        max_connections: open sockets.
+        max_connections: open sockets; not fewer than threads that send, or one waits for a socket after its turn was
+            written down (`core.concurrency.REQUESTS_IN_FLIGHT`).
         ca_file: trust this CA instead of the built-in list.
 
     Raises:
@@ -304,7 +305,7 @@ class HttpClient:
         methods: frozenset[str] = frozenset({"GET", "HEAD", "POST"}),
         clock: Clock = SYSTEM_CLOCK,
         user_agent: str = DEFAULT_USER_AGENT,
-        max_connections: int = 10,
+        max_connections: int = 32,
         ca_file: Path | None = None,
     ) -> None:
         self._vendor = vendor

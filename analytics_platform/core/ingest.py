@@ -33,8 +33,10 @@ from analytics_platform.core.progress import Progress
 from analytics_platform.core.quota_policy import spending
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource, VendorResource
+from analytics_platform.core.run_numbers import landed_text, plan_of_run, tag_spent
 from analytics_platform.core.streams import Stream
 from analytics_platform.core.tables import Sensitivity, TableSpec
+from analytics_platform.core.usage import settle_doubt
 from analytics_platform.core.vendor_checks import VendorCheck
 from analytics_platform.settings import Settings
 
@@ -65,6 +67,8 @@ class _Done:
 
     site: SiteContext
     outcome: FetchOutcome
+    landed: str = ""
+    """Where it was deferred: how much of how much is landed."""
 
 
 def vendor_assets(
@@ -202,16 +206,26 @@ def _run_step(
     if not context.selected_asset_keys:
         yield from _recheck(context, stream, fetcher, platform, checks)
         return
+    days_by_site = _days_by_site(context.partition_keys)
+    sites = {key: _site_context(platform.settings, stream.vendor, key) for key in days_by_site}
+    if context.run.tags.get(REPLAY_TAG) != "true":
+        asked = [(site, days_by_site[key]) for key, site in sites.items() if site is not None]
+        refresh = context.run.tags.get(REFRESH_TAG) == "true"
+        yield from plan_of_run(context, stream, platform, vendor, specs_by_name, asked, refresh=refresh)
     finished: list[_Done] = []
-    for site_key, days in _days_by_site(context.partition_keys).items():
-        site = _site_context(platform.settings, stream.vendor, site_key)
+    for site_key, days in days_by_site.items():
+        site = sites[site_key]
         outcome = (
             FetchOutcome() if site is None else _fetch(context, stream, fetcher, vendor, platform.ledger, site, days)
         )
         if site is None:
             outcome.error = _not_configured(stream, site_key)
             site = SiteContext(key=site_key, timezone="UTC", ids={})
-        finished.append(_Done(site=site, outcome=outcome))
+        landed = ""
+        if outcome.deferred is not None:
+            landed = landed_text(stream, site, outcome, outcome.deferred, platform, specs_by_name, context.run_id)
+        finished.append(_Done(site=site, outcome=outcome, landed=landed))
+    tag_spent(context, platform)
     yield from _events(context, selected, finished, lake, checks)
 
 
@@ -255,6 +269,7 @@ def _fetch(
 ) -> FetchOutcome:
     def connect() -> Any:
         vendor.require(site.ids)
+        settle_doubt(vendor, site.ids, ledger)
         return vendor.connect(site.ids, ledger)
 
     if context.run.tags.get(REPLAY_TAG) == "true":
@@ -263,6 +278,9 @@ def _fetch(
     is_backfill = len(days) > 1 or "dagster/backfill" in context.run.tags
     with spending(stream=stream.name, site=site.key, run_id=context.run_id, backfill=is_backfill):
         outcome = fetcher.run(stream, site, days, connect=connect, refresh=refresh)
+        if outcome.deferred is not None:
+            # A 429 that the ledger did not expect: what the vendor has counted says how long this will take.
+            settle_doubt(vendor, site.ids, ledger)
     _remember_deferral(ledger, stream, site, outcome, days, fetcher)
     return outcome
 
@@ -379,7 +397,7 @@ def _observations(spec: TableSpec, finished: list[_Done]) -> Iterator[dg.AssetOb
             yield dg.AssetObservation(
                 dg.AssetKey(spec.asset_key),
                 partition=partition_key(deferred.days[0], item.site.key),
-                description=f"Deferred until {until}, {deferred.landed_records} records landed so far.",
+                description=f"Deferred until {until}, {item.landed}.",
                 metadata={
                     "state": "deferred",
                     "site": item.site.key,

@@ -6,11 +6,12 @@ Belongs here: the event and the listener list. Does not belong here: drawing (`c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["Progress", "listening", "tell"]
+__all__ = ["Progress", "landed_of", "listening", "tell"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +53,11 @@ def tell(progress: Progress) -> None:
     """Hand an event to every listener."""
     for listener in list(_listeners):
         listener(progress)
+
+
+def landed_of(records: int, expected: float | None) -> str:
+    """`312 of ~1,000 rows landed`, or `312 records landed so far` where no history says how many there will be."""
+    if expected is None or expected < records:
+        return f"{records:,} records landed so far"
+    step = 10 ** max(0, math.floor(math.log10(expected)) - 1) if expected >= 1 else 1
+    return f"{records:,} of ~{round(expected / step) * step:,} rows landed"

@@ -834,7 +834,7 @@ class Ledger:
 
         A 429 since the last such count although this one is below the limit: the vendor's limit is another one than
         ours. The largest of `possible_limits` that the count reaches is taken for it, for a day or until a later window
-        holds more; where there is none the block stays.
+        holds more; where there is none, or the 429 may have been about a burst, the block stays.
         """
         if used < 0:
             raise ValueError("a vendor cannot have counted fewer than 0 requests")
@@ -852,10 +852,19 @@ class Ledger:
             refusal = self._newest_refusal(connection, account, method_class, since_us)
             is_unexplained = refusal is not None and refusal.ledger_us > known.trusted_us and used < window.limit
             limit = window.limit
-            if is_unexplained:
+            if is_unexplained and _speaks_of_hours(refusal, known.strikes):
                 limit = max((n for n in possible_limits if 1 <= n <= used), default=window.limit)
             if limit < window.limit:
                 self._update_report(connection, account, method_class, learned_limit=limit, learned_us=now_us)
+                logger.warning(
+                    "%s refuses after %d requests: its limit is taken to be %d in %g s, not %d, for a day; "
+                    "set the plan in sites.yaml",
+                    account,
+                    used,
+                    limit,
+                    window.seconds,
+                    window.limit,
+                )
             elif _is_outgrown(report, used, since_us):
                 self._update_report(connection, account, method_class, learned_limit=None)
             asked_us = now_us
@@ -1544,6 +1553,13 @@ def _by_seconds(window: Window) -> float:
     return window.seconds
 
 
+def _speaks_of_hours(refusal: Any, strikes: int) -> bool:
+    """Whether a 429 is about a long window: it says to wait longer than a minute, or came again after a wait. A hidden
+    limit of bursts must not be taken for a smaller plan.
+    """
+    return (refusal.retry_after_seconds or 0.0) > SYNCED_FROM_SECONDS or strikes > 1
+
+
 def _is_outgrown(report: Any, used: int, since_us: int) -> bool:
     """Whether a whole window after a limit was learned the vendor counts more than it."""
     if report is None or report.learned_limit is None:
@@ -1646,7 +1662,9 @@ class NotingMeter:
 
     def acquire(self, *, method: str, endpoint: str) -> None:
         """Before every attempt. Raises StorageError."""
-        self.ledger.note(self.policy.account, self.policy.method_class(method), endpoint, self.work)
+        around = spending_now() or Spending()
+        work = replace(self.work, site=around.site, run_id=around.run_id)
+        self.ledger.note(self.policy.account, self.policy.method_class(method), endpoint, work)
 
     def learn(self, *, method: str, endpoint: str, status: int, retry_after_seconds: float | None) -> None:
         """After every answer."""

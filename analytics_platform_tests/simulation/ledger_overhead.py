@@ -4,8 +4,8 @@ Belongs here: the command and what it times. Does not belong here: whether decis
 
     python -m analytics_platform_tests.simulation.ledger_overhead --pages 10000
 
-Decisions: limits that are never reached, so that nobody sleeps; windows of a second (committed) and of an hour
-(committed and synced) apart. The run: client, transport, landing with its syncs, all real, against the sandbox in a
+Decisions: 1,000 requests for an account, then the next account, so that windows fill up and nobody sleeps; windows of
+a second (committed) and of an hour (committed and synced) apart. The run: client, transport, landing with its syncs, all real, against the sandbox in a
 process of its own, one page after the other as a paged stream asks, and eight side by side; with the ledger and without,
 in turns, because a shared host is not equally busy all the time. Medians of the rounds.
 """
@@ -39,7 +39,9 @@ from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import generate
 
 PLENTY = 1_000_000_000
-WINDOWS = {"a second": (Window(PLENTY, 1.0),), "an hour, synced": (Window(PLENTY, 3600.0),)}
+LIMIT = 1000
+"""The largest that a vendor publishes (Smartlook's add-on by the hour, Kameleoon's POST by the second)."""
+WINDOWS = {"a second": (Window(LIMIT, 1.0),), "an hour, synced": (Window(LIMIT, 3600.0),)}
 ENDPOINT = "GET /visit/visitor"
 
 
@@ -70,40 +72,48 @@ class Cost:
 # ------------------------------------------------------------------------------------------------------------ decisions
 
 
-def _decide(path: Path, windows: str, threads: int, number: int, begin: Any, sums: Any) -> None:
-    account = account_key("acme", "overhead")
-    with Ledger.open(path) as ledger:
-        ledger.acquire(account, "GET", WINDOWS[windows], ENDPOINT)
-        begin.wait()
-        begun = time.monotonic()
+def _accounts(prefix: str, number: int) -> Iterator[str]:
+    """An account for each of so many decisions."""
+    for n in range(number):
+        yield account_key("acme", f"{prefix}:{n // LIMIT}")
 
-        def ask() -> None:
-            for _ in range(number // threads):
+
+def _decide(path: Path, windows: str, threads: int, number: int, rounds: int, begin: Any, rates: Any) -> None:
+    with Ledger.open(path) as ledger:
+        ledger.acquire(account_key("acme", "warm"), "GET", WINDOWS[windows], ENDPOINT)
+
+        def ask(name: str) -> None:
+            for account in _accounts(name, number // threads):
                 ledger.acquire(account, "GET", WINDOWS[windows], ENDPOINT)
 
-        asking = [threading.Thread(target=ask) for _ in range(threads)]
-        for thread in asking:
-            thread.start()
-        for thread in asking:
-            thread.join()
-        sums.put(number // threads * threads / (time.monotonic() - begun))
+        for turn in range(rounds):
+            names = [f"{os.getpid()} {turn} {n}" for n in range(threads)]
+            asking = [threading.Thread(target=ask, args=(name,)) for name in names]
+            begin.wait()
+            begun = time.monotonic()
+            for thread in asking:
+                thread.start()
+            for thread in asking:
+                thread.join()
+            rates.put((turn, number // threads * threads / (time.monotonic() - begun)))
 
 
 def decisions(windows: str, *, processes: int, threads: int, number: int, rounds: int) -> Rate:
     """The median of so many rounds; of several processes the sum of theirs."""
     spawning = multiprocessing.get_context("spawn")
-    found = []
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
-            begin, sums = spawning.Barrier(processes), spawning.Queue()
-            given = (Path(folder) / "ledger.sqlite3", windows, threads, number // processes, begin, sums)
-            asking = [spawning.Process(target=_decide, args=given) for _ in range(processes)]
-            for process in asking:
-                process.start()
-            found.append(sum(sums.get() for _ in asking))
-            for process in asking:
-                process.join()
-    return Rate(windows=windows, processes=processes, threads=threads, decisions_per_second=round(median(found)))
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+        begin, rates = spawning.Barrier(processes), spawning.Queue()
+        given = (Path(folder) / "ledger.sqlite3", windows, threads, number // processes, rounds, begin, rates)
+        asking = [spawning.Process(target=_decide, args=given) for _ in range(processes)]
+        for process in asking:
+            process.start()
+        by_turn = [0.0] * rounds
+        for _ in range(processes * rounds):
+            turn, rate = rates.get()
+            by_turn[turn] += rate
+        for process in asking:
+            process.join()
+    return Rate(windows=windows, processes=processes, threads=threads, decisions_per_second=round(median(by_turn)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- a run
@@ -153,6 +163,31 @@ class Run:
         return single_page(response, call=f"visitor/{number}", call_kind="visitor", context={}, records=0)
 
 
+class _InTurn:
+    """Meters of several accounts, a thousand requests each."""
+
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self._meters = meters
+        self._asked = itertools.count()
+
+    def acquire(self, *, method: str, endpoint: str) -> None:
+        """See `Meter.acquire`."""
+        self._meters[next(self._asked) // LIMIT].acquire(method=method, endpoint=endpoint)
+
+    def learn(self, *, method: str, endpoint: str, status: int, retry_after_seconds: float | None) -> None:
+        """See `Meter.learn`."""
+        self._meters[0].learn(method=method, endpoint=endpoint, status=status, retry_after_seconds=retry_after_seconds)
+
+
+def _metered(ledger: Ledger, windows: str, pages: int) -> Meter:
+    return _InTurn(
+        [
+            ledger.meter(QuotaPolicy(account=account_key("acme", str(n)), windows={"GET": WINDOWS[windows]}))
+            for n in range(pages // LIMIT + 2)
+        ]
+    )
+
+
 def costs(pages: int, rounds: int) -> Iterator[Cost]:
     """Each kind of run and of windows, with and without the ledger in turns."""
     spawning = multiprocessing.get_context("spawn")
@@ -174,7 +209,6 @@ def costs(pages: int, rounds: int) -> Iterator[Cost]:
 def _cost(
     run: Run, name: str, windows: str, pages: int, rounds: int, *, is_side_by_side: bool, between: Callable[[], None]
 ) -> Cost:
-    policy = QuotaPolicy(account=account_key("acme", "overhead"), windows={"GET": WINDOWS[windows]})
     without: list[float] = []
     with_ledger: list[float] = []
     for number in range(2 * rounds):
@@ -184,7 +218,8 @@ def _cost(
             # Which goes first changes from round to round.
             if (number + number // 2) % 2:
                 with Ledger.open(home / "ledger.sqlite3") as ledger:
-                    with_ledger.append(run.seconds(ledger.meter(policy), home, is_side_by_side=is_side_by_side))
+                    meter = _metered(ledger, windows, pages)
+                    with_ledger.append(run.seconds(meter, home, is_side_by_side=is_side_by_side))
             else:
                 without.append(run.seconds(NullMeter(), home, is_side_by_side=is_side_by_side))
     return Cost(
