@@ -7,7 +7,7 @@ PORT ?= 3000
 CLIENTS := .clients
 CLIENTS_SOURCE := analytics_platform_tests/official_clients
 
-.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox
+.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench-quota
 
 install: $(STAMP)
 
@@ -59,6 +59,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: lint test
+
+# The figures of docs/quota.md: an hour; BENCH=--short takes minutes.
+bench-quota: $(STAMP)
+	$(BIN)/python -m analytics_platform_tests.simulation.figures $(BENCH)
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) .analytics_platform dbt_project/target dbt_project/logs

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from analytics_platform.core.clock import SYSTEM_CLOCK, Clock
-from analytics_platform.core.progress import landed_of
+from analytics_platform.core.progress import of_about
 from analytics_platform.settings import load_settings
 from analytics_platform.terminal import JsonOption, emit, instant, screen_for
 
@@ -122,8 +122,8 @@ def _waiting(found: QuotaView, totals: Mapping[tuple[str, str, str], set[date]])
 
     table = Table(title="Waiting for quota, in the order of resuming")
     for name in ("what", "site", "days"):
-        table.add_column(name)
-    for name in ("so far", "requests", "resumes", "done by"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows landed", "requests", "resumes", "done by"):
         table.add_column(name, justify="right")
     if totals:
         table.add_column("progress")
@@ -132,7 +132,7 @@ def _waiting(found: QuotaView, totals: Mapping[tuple[str, str, str], set[date]])
             f"{work.vendor}/{work.stream}",
             work.site,
             f"{work.first_day} to {work.last_day}" if work.days > 1 else str(work.first_day),
-            landed_of(work.landed_records, work.expected_records),
+            of_about(work.landed_records, work.expected_records),
             "–" if work.requests is None else str(work.requests),
             "now" if work.resume_at <= found.at else instant(work.resume_at),
             instant(work.finishes_at),

@@ -188,6 +188,7 @@ class _Desk:
     def work(self, deferrals: Sequence[Deferral]) -> Iterator[DeferredWork]:
         """Each deferral, newest day first, as they will be resumed: it finishes after all that is before it."""
         before: dict[str, list[PlanLine]] = {}
+        finished_at: dict[str, datetime] = {}
         for deferral in deferrals:
             item = self._spenders.get((deferral.vendor, deferral.site))
             stream = next((s for s in streams_of(deferral.vendor) if s.name == deferral.stream), None)
@@ -196,14 +197,17 @@ class _Desk:
                 continue
             days = _days(deferral)
             line = self._planner.line(stream, item.context, days)
-            lines = before.setdefault(item.spender.policy.account, [])
+            account = item.spender.policy.account
+            lines = before.setdefault(account, [])
             lines.append(line)
+            soonest = max(deferral.resume_at, finished_at.get(account, deferral.resume_at))
+            finished_at[account] = max(soonest, self._planner.account(item.spender, lines).finishes_at)
             yield DeferredWork(
                 **_plain(deferral),
                 days_to_fetch=line.days_to_fetch,
                 expected_records=self._expected(stream, deferral.site, days),
                 requests=line.requests,
-                finishes_at=self._planner.account(item.spender, lines).finishes_at,
+                finishes_at=finished_at[account],
             )
 
     def _expected(self, stream: Stream, site: str, days: Sequence[date]) -> float | None:

@@ -77,7 +77,7 @@ def test_one_look_shows_accounts_spending_waste_and_what_waits(house: House) -> 
     # Of ten days one is there.
     assert work["days_to_fetch"] == 9
     assert work["requests"]["likely"] >= 1
-    assert work["finishes_at"] is not None
+    assert work["finishes_at"] >= work["resume_at"]
 
 
 def test_later_work_finishes_after_newer_work_of_its_account(house: House) -> None:
@@ -119,7 +119,7 @@ def test_work_of_a_site_without_credentials_is_listed_without_a_plan(
         (10, 123456.0, "10 of ~120,000 rows landed"),
     ],
 )
-def test_rows_are_told_of_about_as_many_as_there_will_be(records: int, expected: float | None, text: str) -> None:
+def test_rows_are_told_with_about_as_many_as_there_will_be(records: int, expected: float | None, text: str) -> None:
     assert landed_of(records, expected) == text
 
 

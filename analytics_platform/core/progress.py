@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["Progress", "landed_of", "listening", "tell"]
+__all__ = ["Progress", "landed_of", "listening", "of_about", "tell"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,5 +59,12 @@ def landed_of(records: int, expected: float | None) -> str:
     """`312 of ~1,000 rows landed`, or `312 records landed so far` where no history says how many there will be."""
     if expected is None or expected < records:
         return f"{records:,} records landed so far"
+    return f"{of_about(records, expected)} rows landed"
+
+
+def of_about(records: int, expected: float | None) -> str:
+    """`312 of ~1,000`, two digits of what is only likely; `312` where nobody knows."""
+    if expected is None or expected < records:
+        return f"{records:,}"
     step = 10 ** max(0, math.floor(math.log10(expected)) - 1) if expected >= 1 else 1
-    return f"{records:,} of ~{round(expected / step) * step:,} rows landed"
+    return f"{records:,} of ~{round(expected / step) * step:,}"

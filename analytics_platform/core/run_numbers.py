@@ -44,7 +44,8 @@ def plan_of_run(
     *,
     refresh: bool,
 ) -> Iterator[dg.AssetObservation]:
-    """One observation a site that is asked for more than one day: what it will cost, as `analytics-platform plan` says.
+    """What a site that is asked for more than one day will cost, as `analytics-platform plan` says: one observation, of
+    the stream's first selected table and the newest day. Nothing where nothing is to be fetched.
 
     Also adds the likely requests to the run's tag. Sends nothing. Sites without credentials have no plan.
     """
@@ -56,22 +57,26 @@ def plan_of_run(
         now=platform.clock.now(),
     )
     planned = 0
+    first_table = next(
+        key for spec in stream.tables if (key := dg.AssetKey(spec.asset_key)) in context.selected_asset_keys
+    )
     for site, days in asked:
         if len(days) < 2 or vendor.missing_variables(site.ids):
             continue
         line = planner.line(stream, site, days, refresh=refresh)
+        if not line.days_to_fetch:
+            continue
         spender = Spender(
             policy=vendor.quota_policy(site.ids), connection_requests=vendor.connection_requests(site.ids)
         )
         account = planner.account(spender, [line])
         planned += math.ceil(account.requests.likely)
-        for key in sorted(context.selected_asset_keys):
-            yield dg.AssetObservation(
-                key,
-                partition=partition_key(days[-1], site.key),
-                description=_description(account),
-                metadata=_metadata(line, account, days),
-            )
+        yield dg.AssetObservation(
+            first_table,
+            partition=partition_key(days[-1], site.key),
+            description=_description(account),
+            metadata=_metadata(line, account, days),
+        )
     # A step that Dagster tries again was planned already.
     if planned and context.retry_number == 0:
         _add_planned(context, platform, planned)

@@ -6,6 +6,8 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
+from inspect import signature
 
 import pytest
 
@@ -69,7 +71,7 @@ def test_fifty_a_second_are_used_up_at_any_latency(milliseconds: int) -> None:
 
 @pytest.mark.parametrize("slowest_milliseconds", [20, 100, 200, 300])
 def test_jitter_costs_no_turns(slowest_milliseconds: int) -> None:
-    draw = random.Random(slowest_milliseconds).uniform  # noqa: S311 - reproducible on purpose
+    draw = random.Random(slowest_milliseconds).uniform
     rate, allowed = simulated(
         limit=50, span_seconds=1.04, latency=lambda _: draw(0.01, slowest_milliseconds / 1000), seconds=60
     )
@@ -105,7 +107,7 @@ def test_no_more_than_allowed_are_unlanded_and_requests_are_taken_as_there_is_ro
         nonlocal asked
         for number in range(200):
             asked += 1
-            yield lambda number=number: page(number)
+            yield partial(page, number)
 
     most = 0
     for taken, _ in enumerate(side_by_side(sends(), most_in_flight=8), start=1):
@@ -157,5 +159,4 @@ def test_waiting_is_told_from_being_on_the_way() -> None:
 
 def test_every_request_in_flight_has_a_connection() -> None:
     """One that waited for a socket would leave later than the instant the ledger wrote down."""
-    default = HttpClient.__init__.__kwdefaults__["max_connections"]
-    assert default >= REQUESTS_IN_FLIGHT
+    assert signature(HttpClient).parameters["max_connections"].default >= REQUESTS_IN_FLIGHT

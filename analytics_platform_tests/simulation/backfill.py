@@ -96,7 +96,8 @@ class Backfill:
     def rows(self, table: str, site: str, days: Sequence[date], sql: str = "count(*)") -> int:
         """An aggregate over lake rows of these days."""
         files = [str(self.lake.partition_path(all_tables()[table], site, day)) for day in days]
-        found = duckdb.sql(f"SELECT {sql} FROM read_parquet({[f for f in files if Path(f).exists()]!r})").fetchall()
+        held = [f for f in files if Path(f).exists()]
+        found = duckdb.execute(f"SELECT {sql} FROM read_parquet({held!r})").fetchall()
         return int(found[0][0] or 0)
 
     def fewest(self, vendor: str, stream: str, site: str, days: Sequence[date]) -> int:

@@ -56,7 +56,9 @@ class Line:
     def name(self) -> str:
         """For the table."""
         kind = "anonymous" if self.is_anonymous else "authenticated"
-        spread = f"{self.fastest_ms:g}" if self.fastest_ms == self.slowest_ms else f"{self.fastest_ms:g}-{self.slowest_ms:g}"
+        spread = (
+            f"{self.fastest_ms:g}" if self.fastest_ms == self.slowest_ms else f"{self.fastest_ms:g}-{self.slowest_ms:g}"
+        )
         return f"{kind}, {spread} ms"
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,14 +27,17 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment() -> Iterator[None]:
     """The plays set the environment of their workers: give it back."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def test_two_days_under_kills_exceed_no_window_and_finish(short_folder: Path) -> None:
     month = Month(
-        plan="free", days=2, backfill_days=2, processes=3, kills=5, scale=0.05, vendors=("smartlook", "inspectlet")
+        plan="free", days=2, backfill_days=1, processes=3, kills=4, scale=0.03, vendors=("smartlook", "inspectlet")
     )
     verdict = play(month, short_folder)
     assert verdict.kills >= 4
@@ -50,8 +54,7 @@ def test_the_most_in_a_window_counts_half_open_spans() -> None:
 
 
 def test_virtual_time_stands_while_a_request_is_under_way_and_moves_to_the_earliest_wake_up(short_folder: Path) -> None:
-    with TimeServer(short_folder, START) as server:
-        clock = VirtualClock(short_folder, START)
+    with TimeServer(short_folder, START) as server, closing(VirtualClock(short_folder, START)) as clock:
         with clock.departing():
             pass
         slept = threading.Event()

@@ -156,7 +156,14 @@ class VirtualClock:
         self._start = start.astimezone(UTC)
         self._reading = _map(folder / "reading")
         self._threads = threading.local()
+        self._opened: list[socket.socket] = []
         self._say({"worker": True})
+
+    def close(self) -> None:
+        """Leave the server: nothing of this process is waited for any more."""
+        while self._opened:
+            self._opened.pop().close()
+        self._threads = threading.local()
 
     def now(self) -> datetime:
         """The virtual instant."""
@@ -201,6 +208,7 @@ class VirtualClock:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.connect(str(self._folder / "clock"))
             self._threads.connection = connection
+            self._opened.append(connection)
         connection.sendall(json.dumps(order).encode() + b"\n")
         if not connection.recv(1):
             raise ConnectionError("the time server is gone")

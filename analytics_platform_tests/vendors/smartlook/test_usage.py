@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from pydantic import SecretStr
 
+from analytics_platform.core.automation import range_tags
 from analytics_platform.core.clock import ManualClock
 from analytics_platform.core.errors import QuotaError, QuotaExhausted
 from analytics_platform.core.quota import Ledger
+from analytics_platform.core.resources import open_ledger
 from analytics_platform.core.usage import ask_usage, settle_doubt
+from analytics_platform.runner import Runner
 from analytics_platform.sandbox.faults import status
 from analytics_platform.sandbox.server import Sandbox
+from analytics_platform.vendors import streams_of
 from analytics_platform.vendors.smartlook.client import SmartlookClient
 from analytics_platform.vendors.smartlook.resource import SmartlookResource
+from analytics_platform_tests.conftest import FIRST_DAY, House
 
 START = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 STATISTICS = "/api/v1/statistics"
@@ -186,6 +192,20 @@ def test_a_refusal_nobody_can_explain_keeps_its_block(account: Account) -> None:
     assert refused.value.resume_at == until
 
 
+@pytest.mark.parametrize("account", [{"plan": "paid"}], indirect=True)
+def test_a_hidden_limit_of_bursts_is_not_taken_for_a_smaller_plan(account: Account) -> None:
+    assert account.send(25) == 25
+    policy = account.resource.quota_policy(account.ids)
+    account.ledger.learn(
+        policy.account, "any", policy.windows_for("any"), endpoint="GET /x", status=429, retry_after_seconds=30.0
+    )
+    assert account.settle() == 25
+    assert account.ledger.capped(policy) == policy
+    assert account.remaining == 0
+    account.advance(31)
+    assert account.send(10) == 10
+
+
 def test_a_person_may_ask_at_any_time(account: Account) -> None:
     account.somebody_else(6)
     reported = ask_usage(account.resource, account.ids, account.ledger)
@@ -201,3 +221,31 @@ def test_a_refused_question_is_learned_like_any_refusal(account: Account) -> Non
     (usage,) = account.ledger.usage_of(account.resource.quota_policy(account.ids), "any")
     assert usage.refused == 1
     assert usage.blocked_until is not None
+
+
+def test_a_run_after_a_loss_asks_once_and_goes_on(house: House) -> None:
+    """D7 from the outside: the ledger's file is gone, and the run is neither deferred nor over the limit."""
+    (stream,) = [stream for stream in streams_of("smartlook") if stream.name == "sessions"]
+
+    def run(day: date) -> dg.ExecuteInProcessResult:
+        with dg.DagsterInstance.ephemeral() as instance:
+            return Runner(house.settings, instance).job.execute_in_process(
+                asset_selection=[dg.AssetKey(spec.asset_key) for spec in stream.tables],
+                instance=instance,
+                tags=range_tags("shop", day, day),
+            )
+
+    assert run(FIRST_DAY).success
+    with open_ledger(house.settings) as ledger:
+        before = sum(row.requests for row in ledger.spent(vendor="smartlook"))
+    for part in ("", "-wal", "-shm"):
+        house.home.ledger.with_name(house.home.ledger.name + part).unlink(missing_ok=True)
+    assert run(FIRST_DAY + timedelta(days=1)).success
+    with open_ledger(house.settings) as ledger:
+        assert ledger.deferrals() == ()
+        spent = {row.stream: row.requests for row in ledger.spent(vendor="smartlook")}
+        assert spent["usage"] == 1
+        assert spent["sessions"] >= 1
+        (usage,) = [row for account in ledger.accounts() for row in ledger.usage(account) if row.used]
+    # What the vendor counted before the loss is part of our count again.
+    assert usage.used >= before + spent["sessions"]
