@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from logging import getLogger
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,15 +160,21 @@ def test_trap_04_cursors_are_opaque_and_encoded_once(client: SmartlookClient, sa
     assert str(cursors_of(page).after) not in repr(cursors_of(page))
 
 
-def test_trap_05_a_dead_cursor_restarts_the_window(client: SmartlookClient, sandbox: Sandbox) -> None:
+def test_trap_05_a_dead_cursor_goes_on_from_a_date(client: SmartlookClient, sandbox: Sandbox, world: World) -> None:
     refusal = faults.status(400, headers=JSON, body='{"error":"Bad Request","message":"Invalid or expired cursor"}')
     sandbox.faults.add("smartlook", "sessions/search", nth=2, fault=refusal)
-    walk = partial(client.search_sessions, (EVER,), call="s", paging=Paging(limit=40))
-    extraction: Any = SimpleNamespace(log=getLogger(__name__), site_key="shop")
-    found = rows(streams._restarted(walk, extraction), "sessions")
-    assert {s["id"] for s in found} == {s["id"] for s in rows(walk(), "sessions")}
-    begun = [query for _, path, query in asked(sandbox) if path == "/api/v1/sessions/search"]
-    assert begun == ["limit=40"] * 3  # begun, begun anew without the cursor, and our own comparison
+    wanted: Any = SimpleNamespace(
+        first_day=world.first_day - timedelta(days=1),
+        last_day=world.last_day + timedelta(days=1),
+        done_calls=frozenset(),
+        interrupted={},
+    )
+    short_pages: Any = SimpleNamespace(search_sessions=partial(client.search_sessions, paging=Paging(limit=40)))
+    found = rows(streams.extract_sessions(short_pages, wanted), "sessions")
+    everything = rows(client.search_sessions((EVER,), call="s"), "sessions")
+    assert {s["id"] for s in found} == {s["id"] for s in everything}
+    begun = [query for _, path, query in asked(sandbox) if path == "/api/v1/sessions/search" and "after" not in query]
+    assert len(begun) == 3  # begun, begun anew without the cursor, and our own comparison
 
 
 def test_trap_06_there_is_only_one_cursor(client: SmartlookClient, sandbox: Sandbox, world: World) -> None:
