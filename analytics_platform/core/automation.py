@@ -344,7 +344,7 @@ def requests_for_deferred(
         )
         yield dg.RunRequest(
             run_key=name if not ended_badly else f"{name}:again-{min(ended_badly, _RESUME_ATTEMPTS - 1)}",
-            asset_selection=[dg.AssetKey(spec.asset_key) for spec in streams[deferral.stream].tables],
+            asset_selection=_with_dependents(streams[deferral.stream], streams),
             tags={
                 **range_tags(deferral.site, resumption.first_day, resumption.last_day),
                 "vendor": deferral.vendor,
@@ -353,6 +353,13 @@ def requests_for_deferred(
                 _DEFERRAL_TAG: name,
             },
         )
+
+
+def _with_dependents(stream: Stream, streams: Mapping[str, Stream]) -> list[dg.AssetKey]:
+    """The stream's tables, and those of streams of its vendor that read them: their steps were skipped with it."""
+    mine = {spec.qualified_name for spec in stream.tables}
+    dependents = [other for other in streams.values() if mine & set(other.depends_on)]
+    return [dg.AssetKey(spec.asset_key) for chosen in (stream, *dependents) for spec in chosen.tables]
 
 
 def _why_quiet(vendor: str, waiting: Sequence[Deferral]) -> str:

@@ -26,11 +26,11 @@ import dagster as dg
 
 from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, partition_profiles, run_suites
 from analytics_platform.core.errors import ConfigurationError, PlatformError, TransientVendorError, Where
-from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
+from analytics_platform.core.fetch import Deferred, Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import DecodedPartition, Lake
-from analytics_platform.core.partitions import partition_key, split_key, vendor_partitions
+from analytics_platform.core.partitions import contiguous, partition_key, split_key, vendor_partitions
 from analytics_platform.core.progress import Progress
-from analytics_platform.core.quota_policy import spending
+from analytics_platform.core.quota_policy import Deferral, spending
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource, VendorResource
 from analytics_platform.core.run_numbers import landed_text, plan_of_run, tag_spent
@@ -55,6 +55,7 @@ _PREVIEW_ROWS = 5
 _PREVIEW_COLUMNS = 12
 _LOG_EVERY_SECONDS = 5.0
 _FALLBACK_RESUME_SECONDS = 3600
+_AFTER_UPSTREAM_SECONDS = 300
 _RECHECKED_DAYS = 7
 _LATE_AFTER = timedelta(hours=26)
 _STALE_AFTER = timedelta(hours=50)
@@ -276,13 +277,43 @@ def _fetch(
         return fetcher.replay(stream, site, days)
     refresh = context.run.tags.get(REFRESH_TAG) == "true"
     is_backfill = len(days) > 1 or "dagster/backfill" in context.run.tags
+    waiting = _deferred_upstream(ledger, stream, site)
+    ready = [day for day in days if not any(d.first_day <= day <= d.last_day for d in waiting)]
     with spending(stream=stream.name, site=site.key, run_id=context.run_id, backfill=is_backfill):
-        outcome = fetcher.run(stream, site, days, connect=connect, refresh=refresh)
+        outcome = fetcher.run(stream, site, ready, connect=connect, refresh=refresh) if ready else FetchOutcome()
         if outcome.deferred is not None:
             # A 429 that the ledger did not expect: what the vendor has counted says how long this will take.
             settle_doubt(vendor, site.ids, ledger)
+    if len(ready) < len(days) and outcome.error is None and outcome.deferred is None:
+        outcome.deferred = _after_upstream(waiting, [day for day in days if day not in ready], outcome, fetcher)
     _remember_deferral(ledger, stream, site, outcome, days, fetcher)
     return outcome
+
+
+def _deferred_upstream(ledger: "Ledger", stream: Stream, site: SiteContext) -> list[Deferral]:
+    """Deferred work whose rows this stream reads: half of them would look like all of them."""
+    if not stream.depends_on:
+        return []
+    vendors = {name.partition("/")[0] for name in stream.depends_on} - {stream.vendor}
+    return [
+        deferral
+        for deferral in ledger.deferrals()
+        if deferral.site == site.key
+        and (f"{deferral.vendor}/{deferral.stream}" in stream.depends_on or deferral.vendor in vendors)
+    ]
+
+
+def _after_upstream(
+    waiting: Sequence[Deferral], days: Sequence[date], outcome: FetchOutcome, fetcher: Fetcher
+) -> Deferred:
+    names = sorted({f"{deferral.vendor}/{deferral.stream}" for deferral in waiting})
+    return Deferred(
+        days=tuple(days),
+        # Later than any instant this may have been asked for at: a resumption is known by when it was due.
+        resume_at=max([fetcher.in_seconds(_AFTER_UPSTREAM_SECONDS), *(d.resume_at for d in waiting)]),
+        reason=f"It reads {', '.join(names)}, which is deferred.",
+        landed_records=outcome.records,
+    )
 
 
 def _remember_deferral(
@@ -302,6 +333,9 @@ def _remember_deferral(
         reason=outcome.deferred.reason,
         landed_records=outcome.deferred.landed_records,
     )
+    # Days that were finished on the way, newest first, are off an older and longer deferral.
+    for done in contiguous(outcome.done_days):
+        ledger.clear(vendor=stream.vendor, stream=stream.name, site=site.key, first_day=done[0], last_day=done[-1])
 
 
 def _events(

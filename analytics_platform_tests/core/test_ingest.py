@@ -32,6 +32,7 @@ from analytics_platform.core.resources import PlatformResource, VendorResource, 
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.tables import Column, Sensitivity, TableSpec
 from analytics_platform.core.vendor_checks import Finding, VendorCheck
+from analytics_platform.definitions import build_definitions
 from analytics_platform.runner import Runner, VendorResult
 from analytics_platform.sandbox import faults
 from analytics_platform.sandbox.server import Sandbox
@@ -618,3 +619,30 @@ def test_every_asset_tells_its_columns_owner_kinds_and_sensitivity(bench: Bench)
     assert spec.kinds == {"python", "parquet"}
     assert list(spec.owners) == ["team:analytics"]
     assert {check.name for check in assets.check_specs} >= {"keys_are_unique", "rows_arrived", "values_are_valid"}
+
+
+def test_a_stream_waits_for_deferred_work_whose_rows_it_reads(house: House, vendors: Sandbox) -> None:
+    """Half of a day's sessions would look like all of its visitors."""
+    with open_ledger(house.settings) as ledger:
+        ledger.defer(
+            vendor="smartlook",
+            stream="sessions",
+            site="shop",
+            first_day=FIRST_DAY,
+            last_day=FIRST_DAY,
+            resume_at=datetime.now(UTC),
+            reason="no request is left",
+        )
+        job = build_definitions(house.settings).resolve_implicit_global_asset_job_def()
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(["smartlook", "events"])],
+                partition_key=f"{FIRST_DAY}|shop",
+            )
+        assert result.success
+        assert not result.asset_materializations_for_node("smartlook__events")
+        (waits,) = [deferral for deferral in ledger.deferrals() if deferral.stream == "events"]
+        assert waits.reason == "It reads smartlook/sessions, which is deferred."
+        assert waits.resume_at > datetime.now(UTC) + timedelta(minutes=4)
+    assert len(vendors.requests) == 0

@@ -27,6 +27,8 @@ FIRST_DAY = date(2026, 10, 5)
 LAST_DAY = date(2026, 10, 6)
 VENDORS = {"smartlook", "inspectlet", "pirsch", "kameleoon", "kissmetrics"}
 MART_GROUPS = {"staging", "intermediate", "marts", "published"}
+OTHER_GROUPS = {"quota", "send_back"}
+"""Observed only; and sent only where a site agreed to it, which the sandbox's sites do not."""
 RUN_SECONDS = 150.0
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
@@ -140,7 +142,12 @@ def test_every_asset_materialises(ui: RunningUi, launched: Launched, assets: lis
         "partitionStats { numMaterialized numFailed } } }"
     )["assetNodes"]
     assert len(found) == len(assets) > 70
-    missing = ["/".join(asset["assetKey"]["path"]) for asset in found if not asset["assetMaterializations"]]
+    expected = [asset["assetKey"] for asset in assets if asset["groupName"] not in OTHER_GROUPS]
+    missing = [
+        "/".join(asset["assetKey"]["path"])
+        for asset in found
+        if asset["assetKey"] in expected and not asset["assetMaterializations"]
+    ]
     assert missing == []
     days = (LAST_DAY - FIRST_DAY).days + 1
     filled = {
@@ -198,8 +205,10 @@ def test_writers_of_the_warehouse_take_turns(ui: RunningUi, launched: Launched) 
 def test_every_asset_says_what_it_is(assets: list[dict[str, Any]]) -> None:
     for asset in assets:
         name = "/".join(asset["assetKey"]["path"])
-        assert asset["groupName"] in VENDORS | MART_GROUPS, name
+        assert asset["groupName"] in VENDORS | MART_GROUPS | OTHER_GROUPS, name
         assert len(asset["description"] or "") > 20, name
+        if asset["groupName"] in OTHER_GROUPS:
+            continue
         assert asset["owners"], name
         assert len(asset["kinds"]) == 2, name
         if asset["groupName"] in VENDORS:
