@@ -30,7 +30,7 @@ sandbox: $(STAMP)
 	$(BIN)/analytics-platform sandbox
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not official_clients"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not official_clients"
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -x -m "not slow and not official_clients"

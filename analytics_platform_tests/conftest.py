@@ -127,3 +127,20 @@ def house(home: Home, vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Hous
         monkeypatch.setenv(name, value)
     Path(os.environ["ANALYTICS_PLATFORM_CONFIG"]).write_text(vendors.sites_yaml(), encoding="utf-8")
     return House(home=home, environment=environment)
+
+
+_LONGEST_FIRST = (
+    "test_forget.py",
+    "test_webserver.py",
+    "test_dbt_kill.py",
+    "test_cli.py",
+    "test_assets.py",
+    "test_person.py",
+)
+"""Files are handed to workers whole: one that takes minutes must not be the last to start."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first, everything else as it was."""
+    order = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
