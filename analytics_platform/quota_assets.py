@@ -9,6 +9,7 @@ with one scheduled observation an hour: each is a row of the event log, which sh
 
 # No `from __future__ import annotations` here: Dagster reads parameter types at run time.
 import base64
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +29,10 @@ _SCHEDULE_TAG = "dagster/schedule_name"
 def quota_definitions(settings: Settings) -> dg.Definitions:
     """`quota/<vendor>` for every vendor that a site uses, its job, and a schedule every ten minutes."""
     vendors = [name for name in vendor_names() if settings.sites_with(name)] or list(vendor_names())
-    observed = _quota_assets(vendors)
+    with warnings.catch_warnings():
+        # Observing several assets in one step is beta in Dagster; whoever runs a command need not read that.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        observed = _quota_assets(vendors)
     job = dg.define_asset_job(
         "quota_observation",
         selection=dg.AssetSelection.assets(*(dg.AssetKey([QUOTA_GROUP, vendor]) for vendor in vendors)),

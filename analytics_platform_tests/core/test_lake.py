@@ -719,3 +719,22 @@ def test_nothing_in_the_package_lets_the_engine_guess_a_schema() -> None:
         if "read_json_auto" in path.read_text(encoding="utf-8") or "auto_detect" in path.read_text(encoding="utf-8")
     ]
     assert guessing == []
+
+
+def test_a_scratch_folder_that_another_process_sweeps_at_the_same_time_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by thirty virtual days of four processes: between the listing and the opening it was gone."""
+    gone, left = tmp_path / "decode-gone", tmp_path / "decode-left"
+    for folder in (gone, left):
+        folder.mkdir()
+    opened = os.open
+
+    def sweep_first(path: Any, flags: int) -> int:
+        if path == gone:
+            gone.rmdir()
+        return opened(path, flags)
+
+    monkeypatch.setattr("analytics_platform.core.lake.os.open", sweep_first)
+    lake_module._sweep(tmp_path)
+    assert not left.exists()

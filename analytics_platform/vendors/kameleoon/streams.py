@@ -52,7 +52,7 @@ _CODES_SQL: Final = """
 
 
 def extract_visits(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
-    """One call a visitor code of the panel, up to eight side by side, pages in the order of the codes.
+    """One call a visitor code of the panel, several side by side, pages in the order of the codes.
 
     `ids["current_visit"] = "true"` also asks for the visit that is going on (Feature Experimentation only).
 

@@ -51,7 +51,7 @@ def extract_daily_stats(client: PirschClient, extraction: Extraction) -> Iterato
 
 
 def extract_reports(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
-    """The lists of one local day, up to eight requests side by side, pages in a fixed order.
+    """The lists of one local day, several requests side by side, pages in a fixed order.
 
     When a request fails, none is started after it; pages already paid for are yielded before the failure is raised.
 
