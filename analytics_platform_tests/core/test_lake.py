@@ -730,10 +730,10 @@ def test_a_scratch_folder_that_another_process_sweeps_at_the_same_time_is_no_err
         folder.mkdir()
     opened = os.open
 
-    def sweep_first(path: Any, flags: int) -> int:
+    def sweep_first(path: Any, *rest: Any, **named: Any) -> int:
         if path == gone:
             gone.rmdir()
-        return opened(path, flags)
+        return opened(path, *rest, **named)
 
     monkeypatch.setattr("analytics_platform.core.lake.os.open", sweep_first)
     lake_module._sweep(tmp_path)
