@@ -29,7 +29,7 @@ REQUESTS_IN_FLIGHT: Final = 32
 """At most so many answers are paid for but not landed yet: kill -9 can lose no more than these. `HttpClient` has a
 connection for each."""
 
-REQUESTS_AT_FIRST: Final = 12
+REQUESTS_AT_FIRST: Final = 8
 """Before anything is measured."""
 
 _LEAST: Final = 4
