@@ -366,6 +366,20 @@ def test_no_tracked_file_names_a_machine_or_a_registry() -> None:
     assert not found
 
 
+def test_locks_hold_pins_and_hashes_and_no_address() -> None:
+    """Where packages come from is the machine's own setting: a lock that names a place builds there only."""
+    tracked = _tracked()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    locks = [
+        path for path in tracked if path.suffix == ".lock" or path.name in {"package-lock.json", "requirements.txt"}
+    ]
+    assert len(locks) >= 3
+    for path in locks:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?://|\"resolved\"|^[ \t]*-(?!-hash=)", text, re.MULTILINE), path.name
+
+
 # ------------------------------------------------------------------------------------------- the rules, on broken files
 
 BROKEN = [
