@@ -33,7 +33,8 @@ def make_plan(
 ) -> Plan:
     """Plan these days (inclusive) for the vendors and sites named, all of them by default. Sends nothing.
 
-    Vendors without credentials are listed in `Plan.off` and left out.
+    Vendors without credentials are planned too, since that needs none, and listed in `Plan.off`: what their accounts
+    have spent is not known, and each of their sites counts as an account of its own.
     """
     made_at = now or SYSTEM_CLOCK.now()
     days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
@@ -57,12 +58,12 @@ def make_plan(
                 missing = resource.missing_variables(ids)
                 if missing:
                     off.append(f"{vendor} {site.key}: {', '.join(missing)} not set")
-                    continue
                 context = SiteContext(key=site.key, timezone=site.timezone, ids=ids)
                 found = [planner.line(stream, context, days, refresh=refresh) for stream in streams_of(vendor)]
                 spender = _spender(resource, ids)
                 lines += found
-                spenders.setdefault(spender.policy.account, (spender, []))[1].extend(found)
+                account = f"{spender.policy.account} {site.key}" if missing else spender.policy.account
+                spenders.setdefault(account, (spender, []))[1].extend(found)
         accounts: list[AccountPlan] = [planner.account(spender, of_it) for spender, of_it in spenders.values()]
     return Plan(
         first_day=first_day,

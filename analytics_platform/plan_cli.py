@@ -88,7 +88,7 @@ def show_plan(screen: Console, made: Plan) -> None:
                 highlight=False,
             )
     for reason in made.off:
-        screen.print(f"off: {reason}", highlight=False)
+        screen.print(f"off until its credentials are there: {reason}", highlight=False)
     verb = "would be" if made.requests.likely else "are"
     screen.print(
         f"[bold]{made.requests} requests {verb} needed[/bold], {made.spent} are paid for already; "

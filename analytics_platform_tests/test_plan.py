@@ -114,11 +114,14 @@ def test_a_free_plan_takes_hours_and_says_what_the_next_plan_would_take(house: H
     assert account.faster.hours < account.hours
 
 
-def test_a_vendor_without_credentials_is_listed_and_left_out(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vendor_without_credentials_is_listed_and_planned_all_the_same(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("KISSMETRICS_API_TOKEN")
     plan = make_plan(house.settings, FIRST_DAY, FIRST_DAY)
     assert any("KISSMETRICS_API_TOKEN not set" in reason for reason in plan.off)
-    assert not [item for item in plan.lines if item.vendor == "kissmetrics"]
+    assert [item.site for item in plan.lines if item.vendor == "kissmetrics"] == ["shop", "blog"]
+    assert [account.sites for account in plan.accounts if account.vendor == "kissmetrics"] == [("shop",), ("blog",)]
 
 
 def test_the_verb_prints_one_screen_and_one_json_document(house: House) -> None:
