@@ -60,7 +60,8 @@ mapped as (
         sessions.region,
         sessions.device_type as device_label,
         sessions.browser_name as browser_label,
-        sessions.os_name as os_label,
+        -- The vendor names the version too: "Windows 10.0".
+        regexp_replace(sessions.os_name, ' [0-9][0-9._]*$', '') as os_label,
         sessions.screen_width_px,
         sessions.screen_height_px,
         cast(null as integer) as viewport_width_px,

@@ -28,6 +28,11 @@ renamed as (
         country,
         region,
         city,
+        -- Which custom data was set and when; never what it was set to.
+        list_transform(
+            from_json(custom_data, '[{"time": "BIGINT", "data": {"index": "VARCHAR"}}]'),
+            lambda custom: struct_pack(data_index := custom."data"."index", set_at := epoch_ms(custom."time"))
+        ) as custom_data_events,
 
         ---------- numbers
         duration_seconds,
