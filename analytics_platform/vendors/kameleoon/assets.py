@@ -7,6 +7,7 @@ message is encoded and delivered (`outbox`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -56,8 +57,14 @@ def _conversions(site: Site, rows: pd.DataFrame) -> Iterator[Draft]:
     for row in rows.itertuples():
         code, name = str(row.visitor_code), str(row.conversion_name)
         if name in goals and is_sampled(code, share):
-            event = VisitEvent.conversion(goal_id=goals[name], visitor_code=code)
+            event = VisitEvent.conversion(goal_id=goals[name], visitor_code=code, revenue=_amount(row.revenue))
             yield outbox.visit_event_draft(site.key, replace(event, nonce=str(row.conversion_nonce)))
+
+
+def _amount(revenue: object) -> float:
+    """What a conversion was worth; 0 where no vendor said, which is what Kameleoon stores for an event without."""
+    amount = float(str(revenue)) if revenue is not None else 0.0
+    return amount if math.isfinite(amount) and amount >= 0 else 0.0
 
 
 def _audiences(site: Site, rows: pd.DataFrame) -> Iterator[Draft]:

@@ -13,7 +13,8 @@ told as (
         site_key,
         session_id as vendor_session_id,
         {{ conversion_name('event_name') }} as conversion_name,
-        started_at as converted_at_utc
+        started_at as converted_at_utc,
+        revenue
     from {{ ref('stg_smartlook__events') }}
     where
         event_type = 'custom'
@@ -25,7 +26,8 @@ told as (
         site_key,
         wid || '-' || sid as vendor_session_id,
         {{ conversion_name('tag') }} as conversion_name,
-        tagged_at as converted_at_utc
+        tagged_at as converted_at_utc,
+        revenue
     from {{ ref('stg_inspectlet__session_tags') }}
     where {{ is_conversion_name('tag') }} and {{ in_window('partition_date', margin_days) }}
 
@@ -39,6 +41,7 @@ coded as (
         sessions.visitor_code,
         told.conversion_name,
         told.converted_at_utc,
+        told.revenue,
         told.converted_at_utc - lag(told.converted_at_utc) over same_name as gap
     from told
     inner join sessions
@@ -72,6 +75,7 @@ merged as (
         visitor_code,
         conversion_name,
         min(converted_at_utc) as converted_at_utc,
+        max(revenue) as revenue,
         string_agg(distinct vendor, ', ' order by vendor) as seen_by
     from grouped
     group by site_key, visitor_code, conversion_name, conversion_group

@@ -31,6 +31,7 @@ final as (
 
         ---------- measures
         conversion_number,
+        revenue,
 
         ---------- lineage
         seen_by

@@ -18,6 +18,10 @@ renamed as (
         tag,
         -- The one value that is a key and no person's own words.
         case when tag = 'kameleoon_visitor_code' then "value" end as kameleoon_visitor_code,
+        -- A tag set to true arrives as 1: that is no amount.
+        case
+            when {{ is_conversion_name('tag') }} and trim("value") not in ('0', '1') then {{ amount('"value"') }}
+        end as revenue,
 
         ---------- times
         tagged_at,

@@ -26,6 +26,18 @@ renamed as (
         ---------- numbers
         duration_seconds,
         sample_rate,
+        -- Of a conversion only: any other value or property is what somebody typed.
+        case
+            when event_type = 'custom' and {{ is_conversion_name('event_name') }} then coalesce(
+                {{ amount(json_property('properties_json', var('revenue_properties'))) }},
+                {{ amount('"value"') }}
+            )
+        end as revenue,
+        case
+            when event_type = 'custom' and {{ is_conversion_name('event_name') }} then nullif(regexp_extract(
+                upper({{ json_property('properties_json', ['currency']) }}), '^[A-Z]{3}$'
+            ), '')
+        end as currency_code,
 
         ---------- times
         started_at,
