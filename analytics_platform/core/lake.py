@@ -24,7 +24,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -345,6 +345,20 @@ class Lake:
                 found.append(date.fromisoformat(folder.name.removeprefix("day=")))
         return sorted(found)
 
+    def measures(self, spec: TableSpec, site: str, days: Sequence[date]) -> dict[date, dict[str, int | None]]:
+        """`TableSpec.measures` of existing partitions, by day and metric; NULL where a column holds no value."""
+        present = [day for day in days if self.has(spec, site, day)]
+        if not present or not spec.measures:
+            return {}
+        selected = ", ".join(f"CAST({sql} AS BIGINT) AS {_quote(name)}" for name, sql in spec.measures.items())
+        paths = [self.partition_path(spec, site, day) for day in present]
+        source = _parquet([*paths, *self._anchor(spec)], by_name=True)
+        with _reading() as engine:
+            rows = engine.execute(f"SELECT _day, {selected} FROM {source} GROUP BY _day").fetchall()
+            (of_nothing,) = engine.execute(f"SELECT {selected} FROM {source} WHERE false").fetchall()
+        measured = {day: values for day, *values in rows}
+        return {day: dict(zip(spec.measures, measured.get(day, of_nothing), strict=True)) for day in present}
+
     def row_counts(self, spec: TableSpec, site: str, days: Sequence[date]) -> dict[date, int]:
         """Rows of existing partitions, from Parquet metadata only."""
         existing = {day: self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)}
@@ -433,6 +447,14 @@ class Lake:
                 passing("lake.person_removed")
                 replace_file(temporary, path)
         return removed
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """An empty folder for rows on their way: locked while in use, swept when its process died."""
+        return self._scratch()
+
+    def beside(self, root: Path) -> Lake:
+        """A lake of other files whose decodes leave out the same forgotten persons."""
+        return Lake(root, tombstones=self._tombstones)
 
     def sweep(self) -> None:
         """Remove the scratch folders of decodes that died; they hold raw records."""

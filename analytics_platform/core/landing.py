@@ -123,6 +123,8 @@ class Batch:
     index_sha256: str | None = None
     index_bytes: int | None = None
     """Of a part of an open batch: how much of its index belongs to the part."""
+    requests: int | None = None
+    """What it cost; None while it is open."""
 
     @property
     def is_complete(self) -> bool:
@@ -607,6 +609,7 @@ def _load_batch(folder: Path, vendor: str, stream: str, site: str, span: tuple[d
         asked_since=sealed.oldest_page_at or sealed.landed_at,
         page_count=sealed.pages,
         index_sha256=sealed.index_sha256,
+        requests=sealed.requests,
     )
 
 

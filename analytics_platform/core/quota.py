@@ -58,7 +58,9 @@ from analytics_platform.core.errors import ConfigurationError, QuotaExhausted, S
 from analytics_platform.core.quota_policy import (
     MICROSECONDS,
     SYNCED_FROM_SECONDS,
+    DayUsage,
     Deferral,
+    HourlyRequests,
     QuotaPolicy,
     Spending,
     Spent,
@@ -1090,6 +1092,123 @@ class Ledger:
             return int(connection.execute(query).scalar_one())
 
         return self._run(read, mode="read")
+
+    def hourly(self, since: datetime) -> tuple[HourlyRequests, ...]:
+        """Requests sent by us and answers 429 by UTC hour, account, endpoint and site; `since` (wall clock) inclusive.
+
+        Answers carry no site: theirs is "".
+        """
+        hour_us = 3_600 * MICROSECONDS
+        sent_at = _requests.c.sent_us
+        group = [_requests.c[name] for name in ("vendor", "account", "method_class", "endpoint", "site")]
+        sent = (
+            sa.select((sent_at - sent_at % hour_us).label("hour_us"), *group, sa.func.count())
+            .where(_requests.c.kind == "sent", sent_at >= _to_us(since))
+            .group_by(sa.text("1"), *group)
+        )
+
+        def read(connection: sa.Connection) -> tuple[HourlyRequests, ...]:
+            counts = {tuple(row[:-1]): [int(row[-1]), 0] for row in connection.execute(sent)}
+            for at_us, account, method_class, endpoint in self._refusals_since(connection, _to_us(since)):
+                vendor = account.partition(":")[0]
+                counts.setdefault((at_us - at_us % hour_us, vendor, account, method_class, endpoint, ""), [0, 0])[
+                    1
+                ] += 1
+            return tuple(
+                HourlyRequests(
+                    hour_at=_from_us(int(key[0])),
+                    vendor=key[1],
+                    account=key[2],
+                    method_class=key[3],
+                    endpoint=key[4],
+                    site=key[5],
+                    requests=requests,
+                    refused=refused,
+                )
+                for key, (requests, refused) in sorted(counts.items())
+            )
+
+        return self._run(read, mode="read")
+
+    def daily_usage(self, account: str, since: date) -> tuple[DayUsage, ...]:
+        """How full each window of an account was by UTC date, from `since` on; dates without a request are absent.
+
+        The grid's spans are as long as the window and shorter than what the ledger keeps apart (`Window.span_us`), so
+        no span holds more than the limit that was in force.
+        """
+        windows = [(usage.method_class, usage.window_seconds, usage.limit) for usage in self.usage(account)]
+        since_us = _to_us(datetime(since.year, since.month, since.day, tzinfo=UTC))
+
+        def read(connection: sa.Connection) -> tuple[DayUsage, ...]:
+            refused: dict[tuple[str, date], int] = {}
+            for at_us, refusing, method_class, _ in self._refusals_since(connection, since_us):
+                if refusing == account:
+                    key = (method_class, _from_us(at_us).date())
+                    refused[key] = refused.get(key, 0) + 1
+            return tuple(
+                DayUsage(
+                    account=account,
+                    method_class=method_class,
+                    window_seconds=seconds,
+                    limit=limit,
+                    date_utc=at,
+                    used=used,
+                    requests=requests,
+                    refused=refused.get((method_class, at), 0),
+                )
+                for method_class, seconds, limit in windows
+                for at, used, requests in self._fullest(connection, account, method_class, seconds, since_us)
+            )
+
+        return self._run(read, mode="read")
+
+    @staticmethod
+    def _fullest(
+        connection: sa.Connection, account: str, method_class: str, seconds: float, since_us: int
+    ) -> list[tuple[date, int, int]]:
+        """(UTC date, requests of the fullest span, requests sent by us) of each date."""
+        day_us = 86_400 * MICROSECONDS
+        span_us = max(1, math.floor(seconds * MICROSECONDS))
+        spans = (
+            sa.select(
+                sa.func.min(_requests.c.sent_us).label("first_us"),
+                sa.func.count().label("counted"),
+                sa.func.sum(sa.case((_requests.c.kind == "sent", 1), else_=0)).label("sent"),
+            )
+            .where(
+                _requests.c.account == account,
+                _requests.c.method_class == method_class,
+                _requests.c.sent_us >= since_us,
+            )
+            .group_by(_requests.c.ledger_us - _requests.c.ledger_us % span_us)
+            .subquery()
+        )
+        begun = spans.c.first_us - spans.c.first_us % day_us
+        query = sa.select(begun, sa.func.max(spans.c.counted), sa.func.sum(spans.c.sent)).group_by(sa.text("1"))
+        found = connection.execute(query.order_by(sa.text("1")))
+        return [(_from_us(int(at)).date(), int(used), int(sent)) for at, used, sent in found]
+
+    def _refusals_since(self, connection: sa.Connection, since_us: int) -> list[tuple[int, str, str, str]]:
+        """(wall clock in microseconds, account, method class, endpoint) of answers 429, oldest first.
+
+        They are kept on the ledger's time line; the request before one tells how far that was from the wall clock.
+        """
+        before = (
+            sa.select(_requests.c.sent_us - _requests.c.ledger_us)
+            .where(
+                _requests.c.account == _refusals.c.account,
+                _requests.c.method_class == _refusals.c.method_class,
+                _requests.c.ledger_us <= _refusals.c.ledger_us,
+            )
+            .order_by(_requests.c.ledger_us.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        now_apart_us = _to_us(self._clock.now()) - self._now_us()
+        wall_us = _refusals.c.ledger_us + sa.func.coalesce(before, now_apart_us)
+        columns = (_refusals.c.account, _refusals.c.method_class, _refusals.c.endpoint)
+        found = connection.execute(sa.select(wall_us, *columns).order_by(_refusals.c.ledger_us, _refusals.c.id))
+        return [(int(at), str(a), str(m), str(e)) for at, a, m, e in found if int(at) >= since_us]
 
     def spent(
         self,

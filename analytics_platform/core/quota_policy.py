@@ -21,7 +21,9 @@ from analytics_platform.core.errors import ConfigurationError
 __all__ = [
     "MICROSECONDS",
     "SYNCED_FROM_SECONDS",
+    "DayUsage",
     "Deferral",
+    "HourlyRequests",
     "QuotaPolicy",
     "ReportedUsage",
     "Spending",
@@ -211,6 +213,41 @@ class Spent:
     site: str
     endpoint: str
     requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HourlyRequests:
+    """Requests of one account and endpoint that left in one UTC hour (aware), and answers 429 that came in it.
+
+    `site` is the site they were for; "" where an answer or a token belongs to none.
+    """
+
+    hour_at: datetime
+    vendor: str
+    account: str
+    method_class: str
+    endpoint: str
+    site: str
+    requests: int
+    refused: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayUsage:
+    """How full one window of one account was on one UTC date.
+
+    `used` is the fullest span of `window_seconds` on the ledger's own grid, what others sent included; `requests` what
+    we sent all day; `refused` answers 429.
+    """
+
+    account: str
+    method_class: str
+    window_seconds: float
+    limit: int
+    date_utc: date
+    used: int
+    requests: int
+    refused: int
 
 
 @dataclass(frozen=True, kw_only=True)

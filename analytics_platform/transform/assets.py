@@ -32,6 +32,7 @@ from analytics_platform.core.lake import Lake, SiteRow
 from analytics_platform.core.partitions import day_partitions
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource
+from analytics_platform.ops_export import export_ops
 from analytics_platform.settings import Settings
 from analytics_platform.transform.project import dbt_executable, dbt_project, load_manifest
 from analytics_platform.transform.publish import (
@@ -125,10 +126,11 @@ def _window(context: dg.AssetExecutionContext, settings: Settings) -> tuple[date
 
 
 def prepare_lake(settings: Settings) -> None:
-    """What the models count on before any vendor delivered: anchors, the blocked list, the sites."""
+    """What the models count on before any vendor delivered: anchors, the blocked list, the sites, our own work."""
     from analytics_platform.vendors import all_tables
 
     Lake(settings.home.lake).prepare(all_tables().values(), site_rows(settings))
+    export_ops(settings)
 
 
 def site_rows(settings: Settings) -> list[SiteRow]:

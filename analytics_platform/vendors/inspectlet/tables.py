@@ -129,6 +129,7 @@ SESSIONS = TableSpec(
     anchor="started_at",
     source_url=_SOURCE,
     identifies={"ip": "r.ip"},
+    measures={"sessions": "count(*)", "visitors": "count(DISTINCT uid)", "views": "sum(num_pages)"},
     wire=_SESSION_WIRE,
     columns=(
         _WID,

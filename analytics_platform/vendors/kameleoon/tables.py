@@ -300,6 +300,12 @@ VISITS: Final = TableSpec(
     context=("visitor_code",),
     day=_VISIT_DAY,
     anchor="started_at",
+    measures={
+        "sessions": "count(*)",
+        "visitors": "count(DISTINCT visitor_code)",
+        "views": "sum(page_count)",
+        "conversions": "sum(conversion_count)",
+    },
     source_url=_DOCUMENT,
 )
 

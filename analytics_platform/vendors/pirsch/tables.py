@@ -139,6 +139,7 @@ DAILY_STATS: Final = TableSpec(
     anchor="stat_date",
     source_url=_DOCUMENT,
     merge_calls=True,
+    measures={name: f"sum({name})" for name in ("sessions", "visitors", "views", "bounces")},
 )
 
 HOURLY: Final = TableSpec(

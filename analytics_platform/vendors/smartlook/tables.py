@@ -79,6 +79,7 @@ SESSIONS = TableSpec(
     anchor="started_at",
     source_url=_SOURCE,
     identifies={"ip": 'r.identification."visitorIp"'},
+    measures={"sessions": "count(*)", "visitors": "count(DISTINCT visitor_id)", "views": "sum(page_count)"},
     wire={
         "id": "VARCHAR",
         "visitorId": "VARCHAR",
