@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from analytics_platform.core.tables import TableSpec
+    from analytics_platform.reconcile.pictures import Picture
 
 __all__ = ["AssetHandle", "Catalog", "Freshness", "PartitionHandle"]
 
@@ -299,6 +300,32 @@ class Catalog:
         name = next((column for column in ("metric", "metric_name") if column in frame.columns), frame.columns[0])
         chosen: pd.DataFrame = frame[frame[name] == metric].reset_index(drop=True)
         return chosen
+
+    def plot(
+        self,
+        what: str,
+        start: Day = None,
+        end: Day = None,
+        *,
+        site: str,
+        metric: str = "sessions",
+        vendor: str | None = None,
+    ) -> Picture:
+        """A picture of the published marts; a notebook shows it by itself, `.save(path)` writes the PNG.
+
+        Args:
+            what: "reconciliation" (vendor lines), "waterfall", "heat_map" or "funnel".
+            start, end: first and last local date, both included.
+            metric: sessions, views or visitors, for the first two.
+            vendor: only this one; by default the one that has most to show.
+
+        Raises:
+            ConfigurationError: no such picture, nothing to draw, or nothing published.
+        """
+        from analytics_platform.reconcile.pictures import Asked, draw
+
+        first, last = _day(start, "start"), _day(end, "end")
+        return draw(what, self.sql, Asked(site=site, metric=metric, vendor=vendor, first=first, last=last))
 
     def freshness(self, name: str) -> Freshness:
         """How new a relation is, and which days are there."""

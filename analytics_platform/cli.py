@@ -22,9 +22,11 @@ import typer
 from analytics_platform.core.errors import PlatformError
 from analytics_platform.core.redaction import install_redaction
 from analytics_platform.forget_cli import forget
+from analytics_platform.notebook_cli import notebook
 from analytics_platform.outbox_cli import outbox_app, print_outbox_counts
 from analytics_platform.plan_cli import plan
 from analytics_platform.quota_cli import print_quota_lines, quota
+from analytics_platform.reconcile_cli import explain, reconcile
 from analytics_platform.settings import Settings, load_settings
 from analytics_platform.terminal import (
     EXIT_FAILED,
@@ -58,6 +60,9 @@ app = typer.Typer(
 
 app.command()(plan)
 app.command()(quota)
+app.command()(reconcile)
+app.command()(explain)
+app.command()(notebook)
 app.command()(forget)
 app.add_typer(outbox_app, name="outbox")
 

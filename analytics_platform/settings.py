@@ -147,6 +147,10 @@ class Home(BaseModel):
         return self.root / "published"
 
     @property
+    def data_docs(self) -> Path:
+        return self.root / "data_docs"
+
+    @property
     def ledger(self) -> Path:
         return self.root / "state" / "ledger.db"
 

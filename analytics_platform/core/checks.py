@@ -147,7 +147,12 @@ def partition_profiles(
 
 
 def run_suites(
-    spec: TableSpec, frame: pd.DataFrame, profile: Sequence[PartitionProfile], history: Mapping[date, int]
+    spec: TableSpec,
+    frame: pd.DataFrame,
+    profile: Sequence[PartitionProfile],
+    history: Mapping[date, int],
+    *,
+    show: Callable[[Sequence[Any]], None] | None = None,
 ) -> tuple[SuiteOutcome, ...]:
     """Validate one site's range of days.
 
@@ -156,6 +161,7 @@ def run_suites(
         frame: all rows of the range, with the columns of `spec.all_columns` (as `Lake.frame` reads them).
         profile: from `partition_profiles`, one for each day of the range, also for days without rows.
         history: rows a day before the range (at most the last 28 are used), to know what is usual.
+        show: is given Great Expectations' own results of the two suites, for its Data Docs (`core.data_docs`).
 
     Returns:
         One outcome for each of `CHECK_NAMES`, in that order. Expectations that cannot be evaluated count as failed.
@@ -165,15 +171,13 @@ def run_suites(
     partitions = _partition_frame(spec, profile, history, pd)
     with _quietly():
         expectations = _great_expectations().expectations
-        verdicts = [
-            *_validate(f"{spec.qualified_name} rows", frame, _row_rules(spec, expectations), "_day"),
-            *_validate(
-                f"{spec.qualified_name} partitions",
-                partitions,
-                _partition_rules(spec, expectations),
-                "partition_date",
-            ),
-        ]
+        rows, row_verdicts = _validate(f"{spec.qualified_name} rows", frame, _row_rules(spec, expectations), "_day")
+        days, day_verdicts = _validate(
+            f"{spec.qualified_name} partitions", partitions, _partition_rules(spec, expectations), "partition_date"
+        )
+        if show is not None:
+            show((rows, days))
+    verdicts = [*row_verdicts, *day_verdicts]
     return tuple(_outcome(spec, name, verdicts, frame, partitions) for name in CHECK_NAMES)
 
 
@@ -387,7 +391,10 @@ def _whole_frame() -> Any:
     return asset.add_batch_definition_whole_dataframe("whole frame")
 
 
-def _validate(suite_name: str, frame: pd.DataFrame, rules: Sequence[_Rule], day_column: str) -> list[_Verdict]:
+def _validate(
+    suite_name: str, frame: pd.DataFrame, rules: Sequence[_Rule], day_column: str
+) -> tuple[Any, list[_Verdict]]:
+    """Great Expectations' result, and ours: one verdict a rule."""
     gx = _great_expectations()
     definition = _whole_frame()
     for number, rule in enumerate(rules):
@@ -395,11 +402,17 @@ def _validate(suite_name: str, frame: pd.DataFrame, rules: Sequence[_Rule], day_
     suite = gx.ExpectationSuite(name=suite_name, expectations=[rule.expectation for rule in rules])
     try:
         batch = definition.get_batch(batch_parameters={"dataframe": frame})
-        results = batch.validate(suite, result_format="BOOLEAN_ONLY").results
+        result = batch.validate(suite, result_format="BOOLEAN_ONLY")
     finally:
         # The engine would keep the frame until the next one comes.
         definition.data_asset.datasource.get_execution_engine().batch_manager._batch_data_cache.clear()
-    return [_verdict(rules[result.expectation_config.meta["rule"]], result, frame, day_column) for result in results]
+    for each in result.results:
+        if each.expectation_config.type == "expect_table_columns_to_match_ordered_list":
+            # BOOLEAN_ONLY leaves it out, and the page renderer orders its columns by it. Names are no values.
+            each.result["observed_value"] = list(frame.columns)
+    return result, [
+        _verdict(rules[each.expectation_config.meta["rule"]], each, frame, day_column) for each in result.results
+    ]
 
 
 def _verdict(rule: _Rule, result: Any, frame: pd.DataFrame, day_column: str) -> _Verdict:

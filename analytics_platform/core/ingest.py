@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, partition_profiles, run_suites
+from analytics_platform.core.data_docs import DataDocs, Validated
 from analytics_platform.core.errors import ConfigurationError, PlatformError, TransientVendorError, Where
 from analytics_platform.core.fetch import Deferred, Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import DecodedPartition, Lake
@@ -227,7 +228,7 @@ def _run_step(
             landed = landed_text(stream, site, outcome, outcome.deferred, platform, specs_by_name, context.run_id)
         finished.append(_Done(site=site, outcome=outcome, landed=landed))
     tag_spent(context, platform)
-    yield from _events(context, selected, finished, lake, checks)
+    yield from _events(context, selected, finished, lake, checks, DataDocs(platform.settings.home.data_docs))
 
 
 def _recheck(
@@ -253,7 +254,8 @@ def _recheck(
             f"Nothing of {stream.qualified_name} is in the lake yet: there is nothing to check. Materialise it first.",
             allow_retries=False,
         )
-    yield from _check_results(context, selected, finished, platform.lake, checks)
+    docs = DataDocs(platform.settings.home.data_docs)
+    yield from _check_results(context, selected, finished, platform.lake, checks, docs)
     for item in finished:
         if item.outcome.error is not None:
             raise _failure(item.outcome.error)
@@ -344,6 +346,7 @@ def _events(
     finished: list[_Done],
     lake: Lake,
     checks: Sequence[VendorCheck],
+    docs: DataDocs,
 ) -> Iterator[Any]:
     """Materialisations, observations, check results, and at the end the failure if there was one."""
     asked = {split_key(key) for key in context.partition_keys}
@@ -359,7 +362,7 @@ def _events(
         yield from _observations(spec, finished)
         if everything:
             yield dg.MaterializeResult(asset_key=key)
-    yield from _check_results(context, selected, finished, lake, checks)
+    yield from _check_results(context, selected, finished, lake, checks, docs)
     for item in finished:
         if item.outcome.error is not None:
             raise _failure(item.outcome.error)
@@ -458,6 +461,7 @@ def _check_results(
     finished: list[_Done],
     lake: Lake,
     checks: Sequence[VendorCheck],
+    docs: DataDocs,
 ) -> Iterator[dg.AssetCheckResult]:
     with_rows = [item for item in finished if item.outcome.decoded]
     for spec in selected:
@@ -466,25 +470,39 @@ def _check_results(
         if not names or not with_rows:
             continue
         own = [check for check in checks if check.table == spec.name]
-        outcomes = [outcome for item in with_rows for outcome in _check_site(spec, item, lake, own)]
+        found = [_check_site(spec, item, lake, own, docs, context.run_id) for item in with_rows]
         for name in names:
-            yield _merged_result(key, name, [outcome for outcome in outcomes if outcome.name == name])
+            mine = [(outcome, page) for outcomes, page in found for outcome in outcomes if outcome.name == name]
+            yield _merged_result(key, name, mine)
+    if with_rows:
+        docs.write_index()
 
 
-def _check_site(spec: TableSpec, item: _Done, lake: Lake, checks: Sequence[VendorCheck]) -> tuple[SuiteOutcome, ...]:
-    """Run every check on the rows just written, and keep failing days of blocking ones from the marts."""
+def _check_site(
+    spec: TableSpec, item: _Done, lake: Lake, checks: Sequence[VendorCheck], docs: DataDocs, run_id: str
+) -> tuple[tuple[SuiteOutcome, ...], str]:
+    """Run every check on the rows just written, and keep failing days of blocking ones from the marts.
+
+    Returns:
+        The outcomes, and the address of the page that shows them.
+    """
     days = item.outcome.done_days
     partitions = [p for day in days for p in item.outcome.decoded[day] if p.spec is spec]
     frame = lake.frame(spec, item.site.key, days)
     history = lake.row_counts(spec, item.site.key, [d for d in lake.days(spec, item.site.key) if d < days[0]][-28:])
     profiles = partition_profiles(partitions, item.outcome.provisional)
-    outcomes = (*run_suites(spec, frame, profiles, history), *(_as_outcome(check, frame) for check in checks))
+    pages: list[str] = []
+    what = Validated(table=spec.qualified_name, site=item.site.key, days=days, run_id=run_id)
+    outcomes = (
+        *run_suites(spec, frame, profiles, history, show=lambda results: pages.append(docs.write(what, results))),
+        *(_as_outcome(check, frame) for check in checks),
+    )
     failing = {
         day for outcome in outcomes if outcome.blocking and not outcome.passed for day in outcome.failing_days or days
     }
     passing_days = [day for day in days if day not in failing]
     lake.block(spec, item.site.key, failing=sorted(failing), passing_days=passing_days)
-    return outcomes
+    return outcomes, pages[-1]
 
 
 def _as_outcome(check: VendorCheck, frame: Any) -> SuiteOutcome:
@@ -500,15 +518,16 @@ def _as_outcome(check: VendorCheck, frame: Any) -> SuiteOutcome:
     )
 
 
-def _merged_result(key: dg.AssetKey, name: str, outcomes: list[SuiteOutcome]) -> dg.AssetCheckResult:
-    """One result a check over the run's sites: it fails if one of them failed."""
-    failed = [outcome for outcome in outcomes if not outcome.passed]
-    shown = failed[0] if failed else outcomes[0]
+def _merged_result(key: dg.AssetKey, name: str, found: list[tuple[SuiteOutcome, str]]) -> dg.AssetCheckResult:
+    """One result a check over the run's sites: it fails if one of them failed, and shows the page of that one."""
+    failed = [outcome for outcome, _ in found if not outcome.passed]
+    shown, page = next((each for each in found if not each[0].passed), found[0])
     metadata: dict[str, Any] = dict(shown.metrics)
     if shown.table:
         metadata["expectations"] = dg.MetadataValue.table(
             [dg.TableRecord({k: _scalar(v) for k, v in row.items()}) for row in shown.table]
         )
+        metadata["data_docs"] = dg.MetadataValue.url(page)
     if failed:
         days = sorted({day for outcome in failed for day in outcome.failing_days})
         metadata["failing_days"] = ", ".join(map(str, days[:40]))

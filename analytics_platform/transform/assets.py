@@ -9,6 +9,7 @@ A window is replaced whole by the models themselves.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter at run time.
+import base64
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from analytics_platform.core.partitions import day_partitions
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource
 from analytics_platform.ops_export import export_ops
+from analytics_platform.reconcile.pictures import Asked, Query, of_mart
 from analytics_platform.settings import Settings
 from analytics_platform.transform.project import dbt_executable, dbt_project, load_manifest
 from analytics_platform.transform.publish import (
@@ -58,6 +60,7 @@ WAREHOUSE_POOL: Final = "warehouse"
 
 _KEPT_RUN_FOLDERS: Final = 10
 _SHOWN_FAILURES: Final = 5
+_PICTURED_DAYS: Final = 28
 _QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
 
 
@@ -108,7 +111,7 @@ def _build(
         context.log.info(f"{outcome.failure}\nThe lake changed while dbt read it: building once more.")
         build = replace(build, started_at=datetime.now(UTC))
         outcome = _run_dbt(context, settings, manifest, partitions, (first_day, last_day))
-    tables = _tables_as_built(settings, manifest)
+    tables = _tables_as_built(settings, manifest, last_day)
     for event in outcome.events:
         yield _with_table(event, tables)
     if outcome.failure:
@@ -354,7 +357,7 @@ class _LogLines(io.TextIOBase):
         return len(text)
 
 
-def _tables_as_built(settings: Settings, manifest: Manifest) -> dict[str, dict[str, Any]]:
+def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> dict[str, dict[str, Any]]:
     """Metadata of each relation from the warehouse itself: the columns it really has, and the rows of the marts."""
     if not settings.home.warehouse.is_file():
         return {}
@@ -379,7 +382,20 @@ def _tables_as_built(settings: Settings, manifest: Manifest) -> dict[str, dict[s
             name = relation_name(node)
             if name in found:
                 found[name]["dagster/row_count"] = rows(connection, f"SELECT count(*) FROM main.{quote(name)}")[0][0]
+                found[name] |= _pictures(settings, name, lambda sql: connection.sql(sql).df(), last_day)
     return found
+
+
+def _pictures(settings: Settings, name: str, query: Query, last_day: date) -> dict[str, Any]:
+    """Plots of a mart's newest days, one a site, where it has a picture (`reconcile.pictures`)."""
+    first = last_day - timedelta(days=_PICTURED_DAYS - 1)
+    asked = [Asked(site=site.key, first=first, last=last_day) for site in settings.sites]
+    return {
+        f"plot_{site}": dg.MetadataValue.md(
+            f"![{picture.title}](data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')})"
+        )
+        for site, picture in of_mart(name, query, asked)
+    }
 
 
 def _with_table(event: Any, tables: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -26,8 +26,12 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
+from analytics_platform.core import data_docs
 from analytics_platform.core.redaction import install_redaction
+from analytics_platform.settings import load_settings
 from analytics_platform.ui import answers
 from analytics_platform.ui.guard import LoopbackGuard
 
@@ -46,6 +50,11 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
     def build_middleware(self) -> list[Middleware]:
         return [Middleware(LoopbackGuard), *super().build_middleware()]
+
+    def build_routes(self) -> list[Any]:
+        # Before the stock routes, whose last one answers every path with the single-page app.
+        pages = StaticFiles(directory=load_settings().home.data_docs, html=True, check_dir=False)
+        return [Mount(data_docs.ADDRESS, pages), *super().build_routes()]  # type: ignore[no-untyped-call]
 
 
 def main(arguments: list[str]) -> None:

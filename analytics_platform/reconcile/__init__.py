@@ -1,0 +1,1 @@
+"""Why vendors disagree: what SQL says badly, and what people look at."""
