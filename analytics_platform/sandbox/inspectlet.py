@@ -29,21 +29,19 @@ from starlette.routing import Route
 from analytics_platform.sandbox.observe import (
     Refusal,
     answer,
-    build_sessions,
     fault_kind,
     form_fields,
     identifier,
     records,
     repeated,
-    site_views,
     stable_fraction,
-    tagged_visitors,
     visitor_positions,
 )
-from analytics_platform.sandbox.truth import SiteTruth, World, local_dates
+from analytics_platform.sandbox.recording import TagRule, owners, record
+from analytics_platform.sandbox.truth import SiteTruth, World
 from analytics_platform.sandbox.wire import ServerContext
 
-__all__ = ["Profile", "build_app"]
+__all__ = ["Profile", "build_app", "session_owners", "tag_rule"]
 
 _MAX_PAGE: Final = 100
 _WINDOWS_SECONDS: Final[Mapping[str, int]] = {"week": 7 * 86_400, "30days": 30 * 86_400}
@@ -91,6 +89,26 @@ class Profile:
     requests_per_minute: int | None = None
 
 
+def tag_rule(profile: Profile) -> TagRule:
+    """How this observer records, for `record`."""
+    return TagRule(
+        vendor="inspectlet",
+        idle_seconds=profile.idle_seconds,
+        cap_seconds=profile.cap_seconds,
+        block_share=profile.block_share,
+        recordings_per_day=profile.recordings_per_day,
+    )
+
+
+def session_owners(world: World, site: SiteTruth, profile: Profile) -> pd.DataFrame:
+    """Whose each recording is, for scoring: vendor_session_id ("wid-sid"), visitor_id (the truth's), start_ms,
+    last_view_ms.
+    """
+    held = record(world, site, tag_rule(profile))
+    sids = _unique_sids(site.key, held.sessions.visitor.tolist(), held.sessions.start_ms.tolist())
+    return owners(held, [f"{site.wid}-{sid}" for sid in sids])
+
+
 def _refuse(status: int, message: str) -> Refusal:
     return Refusal(status, {"error": message})
 
@@ -131,14 +149,8 @@ class _Website:
     def __init__(self, world: World, site: SiteTruth, profile: Profile) -> None:
         self.site = site
         self.profile = profile
-        visitors = tagged_visitors(world, site.key, block_cut=profile.block_share)
-        sessions = build_sessions(
-            site_views(world, site.key, visitors),
-            visitors,
-            idle_seconds=profile.idle_seconds,
-            cap_seconds=profile.cap_seconds,
-        )
-        sessions = sessions.keep(_within_plan(site, sessions.start_ms, profile.recordings_per_day))
+        held = record(world, site, tag_rule(profile))
+        visitors, sessions = held.visitors, held.sessions
         self.sessions = sessions
         self.end_ms = sessions.last_view_ms.copy()
         _extend_by_events(world, site, visitors, self)
@@ -229,17 +241,6 @@ class _Website:
                 for view_id, at, title, url, _ in pages
             ],
         }
-
-
-def _within_plan(site: SiteTruth, start_ms: npt.NDArray[np.int64], cap: int | None) -> npt.NDArray[np.bool_]:
-    """The first `cap` sessions of each local day."""
-    keep = np.ones(len(start_ms), dtype=bool)
-    if cap is None or not len(start_ms):
-        return keep
-    order = np.argsort(start_ms, kind="stable")
-    days = local_dates(start_ms[order], site.timezone)
-    keep[order[pd.Series(days).groupby(days).cumcount().to_numpy() >= cap]] = False
-    return keep
 
 
 def _extend_by_events(world: World, site: SiteTruth, visitors: pd.DataFrame, website: _Website) -> None:

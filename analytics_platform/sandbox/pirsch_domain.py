@@ -28,6 +28,7 @@ from analytics_platform.sandbox.sessionize import sessionize
 from analytics_platform.sandbox.truth import SiteTruth, World, local_dates
 
 __all__ = [
+    "CAP_SECONDS",
     "EPOCH",
     "EVENT_COLUMNS",
     "IDLE_SECONDS",
@@ -55,7 +56,7 @@ IDLE_SECONDS = 30 * 60
 EPOCH = date(1970, 1, 1).toordinal()
 PAIR = "\x1f"  # joins the halves of a paired label (not NUL: pandas cuts text there)
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_content", "utm_term")
-_CAP_SECONDS = 24 * 3600
+CAP_SECONDS = 24 * 3600
 _PAGE_SECONDS_AT_MOST = 3600
 _SCREENS = ((5120, "UHD 5K"), (3840, "UHD 4K"), (2560, "WQHD"), (1920, "Full HD"), (1280, "HD"), (1024, "XL"),
             (800, "L"), (600, "M"), (415, "S"), (1, "XS"))  # fmt: skip
@@ -205,7 +206,7 @@ def truth_rows(world: World, site: SiteTruth, definitions: Definitions) -> Rows:
     if definitions.respect_dnt:
         counted = counted[~counted["sends_dnt"]]
     mine = world.views[(world.views["site_key"] == site.key) & world.views["visitor_id"].isin(counted["visitor_id"])]
-    views = sessionize(mine, idle_seconds=IDLE_SECONDS, cap_seconds=_CAP_SECONDS, drop_reloads=True)
+    views = sessionize(mine, idle_seconds=IDLE_SECONDS, cap_seconds=CAP_SECONDS, drop_reloads=True)
     views = views.rename(columns={"session_index": "session_key"})
     first = views.drop_duplicates("session_key", keep="first")
     last = views.drop_duplicates("session_key", keep="last")

@@ -139,7 +139,7 @@ class Account:
         self._now_ms = now_ms
         self._forget = forget
         self._made = 0
-        self.records = {site.pirsch_domain_id: _seeded(site) for site in world.sites}
+        self.records = {site.pirsch_domain_id: _seeded(site, world.domain_timezone(site)) for site in world.sites}
         self._links: dict[str, dict[str, Any]] = {}
         self._reports: dict[str, dict[str, Any]] = {}
         self._members = {row["id"]: row for row in (_owner(identifier) for identifier in self.records)}
@@ -265,7 +265,7 @@ class Account:
             kissmetrics_product_id="",
             kissmetrics_account_id="",
         )
-        record = _seeded(site)
+        record = _seeded(site, site.timezone)
         now = self._now()
         code = _token(f"code {site.pirsch_domain_id}", 32)
         record.shown |= {"def_time": now, "mod_time": now, "subdomain": subdomain, "identification_code": code}
@@ -545,7 +545,7 @@ class Account:
         return go_time((self._now_ms() + weeks * 7 * 86_400_000) * 1_000_000)
 
 
-def _seeded(site: SiteTruth) -> Record:
+def _seeded(site: SiteTruth, timezone: str) -> Record:
     shown = {
         "id": site.pirsch_domain_id,
         "def_time": _SINCE,
@@ -559,7 +559,7 @@ def _seeded(site: SiteTruth) -> Record:
         "google_user_email": None,
         "gsc_domain": None,
         "new_owner": None,
-        "timezone": site.timezone,
+        "timezone": timezone,
         "group_by_title": False,
         "user_role": "Owner",
     }

@@ -115,7 +115,7 @@ _CODE_LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz0123456789"))
 
 def country_codes(rng: np.random.Generator, site_key: str, count: int) -> npt.NDArray[np.object_]:
     """Draw `count` countries (alpha-2 upper) from the site's mix."""
-    mix = _MIX.get(site_key, _MIX["shop"])
+    mix = _MIX["blog" if site_key.startswith("blog") else "shop"]
     weights = np.array(list(mix.values()), dtype=float)
     return np.array(list(mix), dtype=object)[rng.choice(len(mix), size=count, p=weights / weights.sum())]
 

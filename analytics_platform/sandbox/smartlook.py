@@ -36,7 +36,6 @@ from analytics_platform.sandbox.observe import (
     Refusal,
     SessionFrame,
     answer,
-    build_sessions,
     fault_kind,
     groups,
     identifier,
@@ -44,17 +43,15 @@ from analytics_platform.sandbox.observe import (
     parse_day,
     records,
     repeated,
-    site_views,
-    stable_fraction,
-    tagged_visitors,
     utc_days,
     visitor_positions,
 )
+from analytics_platform.sandbox.recording import TagRule, owners, record
 from analytics_platform.sandbox.smartlook_writes import MappingFiles, Webhooks
-from analytics_platform.sandbox.truth import SiteTruth, World, local_dates
+from analytics_platform.sandbox.truth import SiteTruth, World
 from analytics_platform.sandbox.wire import ServerContext
 
-__all__ = ["PLAN_LIMITS", "Profile", "build_app"]
+__all__ = ["PLAN_LIMITS", "Profile", "build_app", "session_owners", "tag_rule"]
 
 PLAN_LIMITS: Final[Mapping[str, int]] = {"free": 20, "paid": 100, "addon": 1000}
 """Requests in any 60 minutes, by plan (vendor document, Request limits)."""
@@ -112,6 +109,33 @@ class Profile:
         return PLAN_LIMITS[self.plan] if self.hourly_limit is None else self.hourly_limit
 
 
+def tag_rule(profile: Profile) -> TagRule:
+    """How this observer records, for `record`."""
+    return TagRule(
+        vendor="smartlook",
+        idle_seconds=profile.idle_seconds,
+        cap_seconds=profile.cap_seconds,
+        block_share=profile.block_share,
+        quiet_share=profile.quiet_share,
+    )
+
+
+def session_owners(world: World, site: SiteTruth, profile: Profile) -> pd.DataFrame:
+    """Whose each recording is, for scoring: vendor_session_id, visitor_id (the truth's), start_ms, last_view_ms."""
+    held = record(world, site, tag_rule(profile))
+    return owners(held, _names(site, held.visitors, held.sessions)[1])
+
+
+def _names(site: SiteTruth, visitors: pd.DataFrame, sessions: SessionFrame) -> tuple[list[str], list[str]]:
+    """The ids of the visitors and of the sessions."""
+    people = [identifier("visitor", site.key, number) for number in visitors["visitor_id"].tolist()]
+    named = [
+        identifier("session", site.key, people[visitor], start)
+        for visitor, start in zip(sessions.visitor.tolist(), sessions.start_ms.tolist(), strict=True)
+    ]
+    return people, named
+
+
 def _refuse(status: int, error: str, message: str, **extra: object) -> Refusal:
     return Refusal(status, {"error": error, "message": message, **extra})
 
@@ -139,13 +163,10 @@ class _Project:
         self.site = site
         self.profile = profile
         self.now_ms = world.now_ms
-        visitors = tagged_visitors(world, site.key, block_cut=profile.block_share)
-        views = _tagged_views(world, site, site_views(world, site.key, visitors))
-        sessions = build_sessions(views, visitors, idle_seconds=profile.idle_seconds, cap_seconds=profile.cap_seconds)
-        events = _raw_events(world, site, visitors)
-        sessions = sessions.keep(_recorded(world, site, sessions, events, profile.quiet_share))
-        self.visitors = visitors
-        self.sessions = sessions
+        held = record(world, site, tag_rule(profile))
+        events = _raw_events(world, site, held.visitors)
+        self.visitors = held.visitors
+        self.sessions = held.sessions
         self.webhooks = Webhooks(site.key)
         self.mapping_files = MappingFiles(site.key)
         self._raw = events
@@ -227,12 +248,8 @@ class _Project:
         # Numbers as the vendor would show them: whole seconds.
         self.duration_seconds = (self.end_ms - sessions.start_ms + 500) // 1000
         self.people: list[tuple[Any, ...]] = records(self.visitors, _PERSON_COLUMNS)
-        self.visitor_ids = [identifier("visitor", self.site.key, person[0]) for person in self.people]
+        self.visitor_ids, self.session_ids = _names(self.site, self.visitors, sessions)
         self.visitor_by_id = {text: position for position, text in enumerate(self.visitor_ids)}
-        self.session_ids = [
-            identifier("session", self.site.key, self.visitor_ids[visitor], start)
-            for visitor, start in zip(sessions.visitor.tolist(), sessions.start_ms.tolist(), strict=True)
-        ]
         self.session_by_id = {text: position for position, text in enumerate(self.session_ids)}
         urls = sessions.views["url"].tolist()
         bounds = sessions.bounds.tolist()
@@ -440,16 +457,6 @@ def _properties(person: _Person, *, as_object: bool) -> object:
     return known if as_object else [{"name": name, "value": value} for name, value in known.items()]
 
 
-def _tagged_views(world: World, site: SiteTruth, views: pd.DataFrame) -> pd.DataFrame:
-    """The views on pages that carried the tag: the story `tag_removed` takes some away."""
-    story = world.story("tag_removed")
-    if story is None or story.site_key != site.key:
-        return views
-    lost = world.in_story("tag_removed", site.key, views["at_ms"].to_numpy(np.int64))
-    lost &= views["path"].str.startswith(str(story.parameters["path_prefix"])).to_numpy(bool)
-    return views.loc[~lost].reset_index(drop=True)
-
-
 def _raw_events(world: World, site: SiteTruth, visitors: pd.DataFrame) -> pd.DataFrame:
     """Events of the truth by these visitors; `url` ones are left out: page views stand for them."""
     events = world.events
@@ -469,27 +476,6 @@ def _raw_events(world: World, site: SiteTruth, visitors: pd.DataFrame) -> pd.Dat
             "duration_seconds": events["duration_seconds"].to_numpy(float),
         }
     )
-
-
-def _recorded(
-    world: World, site: SiteTruth, sessions: SessionFrame, events: pd.DataFrame, quiet_share: float
-) -> npt.NDArray[np.bool_]:
-    """Which sessions became a recording: those with activity, up to the plan's cap of the local day, earliest first."""
-    keep = np.ones(len(sessions), dtype=bool)
-    if len(events):  # a truth without events (a replayed log) cannot tell the quiet visits
-        located = sessions.locate(events["visitor"].to_numpy(np.int64), events["at_ms"].to_numpy(np.int64))
-        active = np.diff(sessions.bounds) > 1
-        active[located[located >= 0]] = True
-        keep &= active | (stable_fraction(sessions.start_ms ^ (sessions.visitor << 20), salt=11) >= quiet_share)
-    story = world.story("plan_cap")
-    if story is None or story.site_key != site.key:
-        return keep
-    capped = np.flatnonzero(keep & world.in_story("plan_cap", site.key, sessions.start_ms))
-    capped = capped[np.argsort(sessions.start_ms[capped], kind="stable")]
-    days = local_dates(sessions.start_ms[capped], site.timezone)
-    rank = pd.Series(days).groupby(days).cumcount().to_numpy()
-    keep[capped[rank >= int(story.parameters["recordings_per_day"])]] = False
-    return keep
 
 
 # --- search filters ---------------------------------------------------------------------------------------------------

@@ -1,27 +1,60 @@
-"""The stories planted in the demo range, as data: what, where, when, with which parameters.
+"""Stories as data: which kinds there are, and the list planted in the demo range (what, where, when, parameters).
 
-Belongs here: the list. Does not belong here: acting on it. `traffic` acts on what changes the truth (bots, consent);
-observers act on what changes only their own view (a missing tag, a unit, a recording cap).
+Belongs here: the list, the kinds, cutting to a range. Does not belong here: acting on them. `traffic` acts on what
+changes the truth (bots, consent, a split); observers act on what changes only their own view (a missing tag, a unit, a
+recording cap, a zone). A kind may be planted several times, on several sites, countries, vendors and days.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
 from analytics_platform.sandbox.truth import SiteTruth, Story
 
-__all__ = ["planted"]
+__all__ = ["KINDS", "chosen", "planted"]
 
 _OPEN_END = date(9999, 12, 31)
 
+KINDS: Mapping[str, frozenset[str]] = {
+    # One day: `visitors` one-page visits of headless browsers (times the scale), this share of them with JavaScript.
+    "bot_burst": frozenset({"visitors", "javascript_share"}),
+    # From its first day on, to the end of the range or the country's next banner.
+    "consent_banner": frozenset({"country", "consent_rate"}),
+    # The vendor's tag is missing on the paths with this prefix.
+    "tag_removed": frozenset({"vendor", "path_prefix"}),
+    # The vendor's tag runs for a share of visitors less, on every page.
+    "ratio_break": frozenset({"vendor", "lost_share"}),
+    # The vendor records only the first sessions of a local day.
+    "plan_cap": frozenset({"vendor", "recordings_per_day"}),
+    # This share of visitors (planned: half) gets the other variation of the site's experiment. Holds for all days.
+    "broken_split": frozenset({"other_share"}),
+    # Pirsch counts the site by the days of another zone. Holds for all days.
+    "domain_zone": frozenset({"timezone"}),
+    "unit_change": frozenset({"vendor", "field", "from_unit", "to_unit"}),
+    "dst_end_shop": frozenset({"timezone", "hours"}),
+    "dst_end_blog": frozenset({"timezone", "hours"}),
+}
+"""Every kind of story with its parameters; an observer finds its own by `vendor`."""
+
 
 def planted(sites: Sequence[SiteTruth], first_day: date, last_day: date) -> tuple[Story, ...]:
-    """The stories that fall in the range on these sites, cut to the range."""
+    """The demo's stories that fall in the range on these sites, cut to the range."""
+    return chosen(_all_stories(), sites, first_day, last_day)
+
+
+def chosen(stories: Sequence[Story], sites: Sequence[SiteTruth], first_day: date, last_day: date) -> tuple[Story, ...]:
+    """Those of the stories that fall in the range on these sites, cut to the range.
+
+    Raises:
+        ValueError: a story of an unknown kind, or with other parameters than its kind has.
+    """
     keys = {site.key for site in sites}
     found = []
-    for story in _all_stories():
+    for story in stories:
+        if KINDS.get(story.name) != frozenset(story.parameters):
+            raise ValueError(f"no part of the sandbox acts on {story.name!r} with {sorted(story.parameters)}")
         if story.site_key not in keys or story.last_day < first_day or story.first_day > last_day:
             continue
         found.append(replace(story, first_day=max(story.first_day, first_day), last_day=min(story.last_day, last_day)))

@@ -11,6 +11,7 @@ others), pauses beyond 30 minutes, readers who stay over an hour, visits over mi
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -64,19 +65,26 @@ def site_traffic(
     rng: np.random.Generator,
     site: SiteTruth,
     *,
+    further: np.random.Generator,
     first_day: date,
     days: int,
     scale: float,
     stories: Sequence[Story],
 ) -> dict[str, pd.DataFrame]:
-    """All frames of one site; visitor ids are local (0…), `assemble` makes them unique."""
-    kind = "blog" if site.key == "blog" else "shop"
+    """All frames of one site; visitor ids are local (0…), `assemble` makes them unique.
+
+    `further` draws what the second and later stories of one name add.
+    """
+    kind = "blog" if site.key.startswith("blog") else "shop"
     pages = catalogue(kind)
-    mine = {story.name: story for story in stories if story.site_key == site.key}
+    mine: dict[str, list[Story]] = defaultdict(list)
+    for story in stories:
+        if story.site_key == site.key:
+            mine[story.name].append(story)
     starts = _visit_starts(rng, site, kind, first_day=first_day, days=days, scale=scale)
-    visitor, countries, consent = _returning(rng, site, starts, mine.get("consent_banner"))
+    visitor, countries, consent = _returning(rng, site, starts, mine["consent_banner"])
     human_count = len(countries)
-    bot_starts, bot_views, bot_kinds = _bots(rng, site, first_day, days, scale, mine.get("bot_burst"))
+    bot_starts, bot_views, bot_kinds = _bots(rng, further, site, first_day, days, scale, mine["bot_burst"])
     visitors = people(
         rng,
         site_key=site.key,
@@ -85,7 +93,8 @@ def site_traffic(
         consent_override=np.concatenate([consent, np.full(len(bot_starts), np.nan)]),
         login_share=0.12 if kind == "shop" else 0.05,
     )
-    lifted = rng.random(len(visitors)) < 0.5
+    broken = mine["broken_split"]
+    lifted = rng.random(len(visitors)) < (broken[0].parameters["other_share"] if broken else 0.5)
     human = _human_visits(rng, visitor, starts, kind, lifted)
     visits = _Visits(
         visitor=np.concatenate([human.visitor, human_count + np.arange(len(bot_starts))]),
@@ -139,12 +148,13 @@ def _to_utc_ms(wall: npt.NDArray[np.datetime64], timezone: str, first_pass: Bool
 
 
 def _returning(
-    rng: np.random.Generator, site: SiteTruth, starts: Ints, banner: Story | None
+    rng: np.random.Generator, site: SiteTruth, starts: Ints, banners: Sequence[Story]
 ) -> tuple[Ints, Objects, npt.NDArray[np.float64]]:
     """Who makes each visit → (visitor index of each visit, country of each visitor, consent override of each visitor).
 
     A returning visit points to an earlier one, half of them a recent one; following the pointers finds the person.
-    A consent banner resets cookies in its country: the same person is another visitor from that instant on.
+    A consent banner resets cookies in its country: the same person is another visitor from that instant on, and once
+    more with every later banner there.
     """
     count = len(starts)
     order = np.arange(count)
@@ -157,21 +167,26 @@ def _returning(
     while not np.array_equal(parent, parent[parent]):
         parent = parent[parent]
     country_of_root = country_codes(rng, site.key, count)
-    key = parent * 2
-    asked = np.zeros(count, dtype=bool)
-    if banner is not None:
+    country = country_of_root[parent]
+    asked = np.zeros(count, dtype=np.int64)
+    answers = np.full(count, np.nan)
+    for banner in sorted(banners, key=lambda story: story.first_day):
         live = _to_utc_ms(np.array([np.datetime64(banner.first_day, "ms")]), site.timezone, np.array([True]))[0]
-        asked = (country_of_root[parent] == banner.parameters["country"]) & (starts >= live)
-        key = key + asked
-    unique, first_visit, visitor = np.unique(key, return_index=True, return_inverse=True)
-    consent = np.full(len(unique), np.nan)
-    if banner is not None:
-        consent[asked[first_visit]] = banner.parameters["consent_rate"]
-    return visitor.astype(np.int64), country_of_root[parent[first_visit]], consent
+        sees = (country == banner.parameters["country"]) & (starts >= live)
+        asked += sees
+        answers[sees] = banner.parameters["consent_rate"]
+    _, first_visit, visitor = np.unique(parent * (len(banners) + 1) + asked, return_index=True, return_inverse=True)
+    return visitor.astype(np.int64), country[first_visit], answers[first_visit]
 
 
 def _bots(
-    rng: np.random.Generator, site: SiteTruth, first_day: date, days: int, scale: float, burst: Story | None
+    rng: np.random.Generator,
+    further: np.random.Generator,
+    site: SiteTruth,
+    first_day: date,
+    days: int,
+    scale: float,
+    bursts: Sequence[Story],
 ) -> tuple[Ints, Ints, Objects]:
     """One visit a bot → (start, number of views, kind)."""
     crawlers = int(rng.poisson(_CRAWLER_VISITS_A_DAY * scale * days))
@@ -179,14 +194,14 @@ def _bots(
     starts = [_to_utc_ms(wall, site.timezone, np.ones(crawlers, dtype=bool))]
     views = [rng.integers(1, 7, size=crawlers)]
     kinds = [np.full(crawlers, "crawler", dtype=object)]
-    if burst is not None:
+    for burst, drawn in zip(bursts, (rng, *[further] * len(bursts)), strict=False):
         size = max(1, round(burst.parameters["visitors"] * scale))
         # Three hours after lunch, densest in the middle: a scraper, not an audience.
-        minute = np.clip(rng.normal(14.5 * 60, 35, size=size), 13 * 60, 16 * 60)
+        minute = np.clip(drawn.normal(14.5 * 60, 35, size=size), 13 * 60, 16 * 60)
         wall = np.datetime64(burst.first_day, "ms") + (minute * _MINUTE_MS).astype("timedelta64[ms]")
         starts.append(_to_utc_ms(wall, site.timezone, np.ones(size, dtype=bool)))
         views.append(np.ones(size, dtype=np.int64))
-        runs_javascript = rng.random(size) < burst.parameters["javascript_share"]
+        runs_javascript = drawn.random(size) < burst.parameters["javascript_share"]
         kinds.append(np.where(runs_javascript, "headless_js", "headless").astype(object))
     return np.concatenate(starts), np.concatenate(views), np.concatenate(kinds)
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["DEFAULT_SITES", "SiteTruth", "Story", "World", "generate", "local_dates", "sandbox_now"]
+__all__ = ["DEFAULT_SITES", "SiteTruth", "Story", "World", "generate", "invented_site", "local_dates", "sandbox_now"]
 
 
 @dataclass(frozen=True)
@@ -102,18 +103,36 @@ class World:
         raise KeyError(key)
 
     def story(self, name: str) -> Story | None:
-        """The planted story of this name, or None when this world does not have it."""
+        """The first planted story of this name, or None when this world does not have it."""
         return next((story for story in self.stories if story.name == name), None)
 
+    def stories_of(self, name: str, site_key: str, vendor: str | None = None) -> tuple[Story, ...]:
+        """Every planted story of this name on this site, in planted order; of one vendor's where `vendor` is given."""
+        return tuple(
+            story
+            for story in self.stories
+            if story.name == name
+            and story.site_key == site_key
+            and (vendor is None or story.parameters.get("vendor") == vendor)
+        )
+
     def in_story(self, name: str, site_key: str, at_ms: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """For each instant: does it fall on a local day of that story on that site? All False when not planted."""
-        instants = np.asarray(at_ms, dtype=np.int64)
-        story = self.story(name)
-        if story is None or story.site_key != site_key:
-            return np.zeros(instants.shape, dtype=np.bool_)
-        days = local_dates(instants, self.site(site_key).timezone)
+        """For each instant: does it fall on a local day of such a story on that site? All False when not planted."""
+        during = np.zeros(np.shape(at_ms), dtype=np.bool_)
+        for story in self.stories_of(name, site_key):
+            during |= self.during(story, at_ms)
+        return during
+
+    def during(self, story: Story, at_ms: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """For each instant: does it fall on a local day of this story?"""
+        days = local_dates(np.asarray(at_ms, dtype=np.int64), self.site(story.site_key).timezone)
         first, last = np.datetime64(story.first_day), np.datetime64(story.last_day)
         return np.asarray((days >= first) & (days <= last), dtype=np.bool_)
+
+    def domain_timezone(self, site: SiteTruth) -> str:
+        """The zone whose days Pirsch counts for this site: the site's own, unless `domain_zone` is planted."""
+        planted = self.stories_of("domain_zone", site.key)
+        return str(planted[0].parameters["timezone"]) if planted else site.timezone
 
 
 DEFAULT_SITES: tuple[SiteTruth, ...] = (
@@ -144,6 +163,23 @@ DEFAULT_SITES: tuple[SiteTruth, ...] = (
 )
 
 
+def invented_site(key: str, timezone: str) -> SiteTruth:
+    """A further site, every vendor's name for it made of the key: same key, same site."""
+    digest = sha256(key.encode()).hexdigest()
+    return SiteTruth(
+        key=key,
+        hostname=f"{key}.example",
+        timezone=timezone,
+        wid=20_000_000 + int(digest[:7], 16) % 70_000_000,
+        smartlook_token=f"sbx-smartlook-{key}-{digest[:12]}",
+        smartlook_project_id=digest[12:25],
+        pirsch_domain_id=digest[25:35],
+        kameleoon_site_code=digest[35:45],
+        kissmetrics_product_id=f"{digest[45:53]}-0edf-0131-ead6-12313b0d181e",
+        kissmetrics_account_id="c5d2f1e0-0edf-0131-ead2-12313b0d181e",
+    )
+
+
 def local_dates(at_ms: npt.ArrayLike, timezone: str) -> npt.NDArray[np.datetime64]:
     """The local calendar day (datetime64[D]) of each UTC epoch-millisecond instant in that zone."""
     instants = pd.to_datetime(np.asarray(at_ms, dtype=np.int64), unit="ms", utc=True)
@@ -162,6 +198,7 @@ def generate(
     days: int = 28,
     sites: Sequence[SiteTruth] = DEFAULT_SITES,
     scale: float = 1.0,
+    stories: Sequence[Story] | None = None,
 ) -> World:
     """Generate a world: who came, what they did, what was planted.
 
@@ -169,19 +206,35 @@ def generate(
         seed: of the one random generator; same arguments, same bytes.
         first_day: first local day of every site.
         days: number of local days, at least 1.
-        sites: sites to fill; the first is a shop, the key "blog" a blog, any other is a shop.
+        sites: sites to fill; a key that begins with "blog" is a blog, any other a shop.
         scale: multiplies the number of visits (1.0 is about 150 human visits a day on the shop, 70 on the blog).
+        stories: what to plant instead of the demo's stories, cut to the range (`stories` says which there are); several
+            of one name are several effects.
+
+    Raises:
+        ValueError: no day, or a story no part of the sandbox acts on.
     """
     # Imported here: they build on the types above.
-    from analytics_platform.sandbox import stories, traffic
+    from analytics_platform.sandbox import traffic
+    from analytics_platform.sandbox.stories import chosen, planted
 
     if days < 1:
         raise ValueError("a world has at least one day")
     last_day = first_day + timedelta(days=days - 1)
-    planted = stories.planted(sites, first_day, last_day)
+    told = planted(sites, first_day, last_day) if stories is None else chosen(stories, sites, first_day, last_day)
     rng = np.random.default_rng(seed)
     parts = [
-        traffic.site_traffic(rng, site, first_day=first_day, days=days, scale=scale, stories=planted) for site in sites
+        # What a second story of one name draws comes from a generator of its own: it moves nothing of the rest.
+        traffic.site_traffic(
+            rng,
+            site,
+            further=np.random.default_rng([seed, number]),
+            first_day=first_day,
+            days=days,
+            scale=scale,
+            stories=told,
+        )
+        for number, site in enumerate(sites, start=1)
     ]
     frames = traffic.assemble(parts)
     return World(
@@ -190,6 +243,6 @@ def generate(
         last_day=last_day,
         now=sandbox_now(last_day),
         sites=tuple(sites),
-        stories=planted,
+        stories=told,
         **frames,
     )

@@ -125,7 +125,8 @@ enriched as (
         cleaned.viewport_width_px,
         cleaned.viewport_height_px,
         cleaned.is_starred,
-        cleaned.note_count
+        cleaned.note_count,
+        cleaned.bot_hint
     from cleaned
     left join {{ ref('vocab_country') }} as countries on lower(trim(cleaned.country_label)) = countries.vendor_label
     left join {{ ref('vocab_device') }} as devices on lower(trim(cleaned.device_label)) = devices.vendor_label

@@ -14,11 +14,17 @@ with sessions as (
 
 ),
 
+flags as (
+
+    select session_key, is_suspected_bot, bot_reason from {{ ref('int_sessions_bot_flagged') }}
+
+),
+
 final as (
 
     select
         ---------- ids
-        session_key,
+        sessions.session_key,
         common_session_key,
         vendor,
         site_key,
@@ -44,6 +50,8 @@ final as (
         is_new_visitor,
         is_starred,
         note_count,
+        flags.is_suspected_bot,
+        flags.bot_reason,
 
         ---------- where they came from
         landing_url,
@@ -68,6 +76,7 @@ final as (
         viewport_width_px,
         viewport_height_px
     from sessions
+    inner join flags on sessions.session_key = flags.session_key
 
 )
 

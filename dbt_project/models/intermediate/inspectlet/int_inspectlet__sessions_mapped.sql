@@ -11,7 +11,8 @@ pages as (
         site_key,
         wid,
         sid,
-        list(page_url order by page_index) as page_urls
+        list(page_url order by page_index) as page_urls,
+        max(opened_at) as last_page_at_utc
     from {{ ref('stg_inspectlet__session_pages') }}
     where {{ in_window('partition_date', 2) }}
     group by site_key, wid, sid
@@ -85,7 +86,9 @@ mapped as (
         timed.viewport_width_px,
         timed.viewport_height_px,
         timed.is_starred,
-        cast(null as bigint) as note_count
+        cast(null as bigint) as note_count,
+        case when timed.is_bot_user_agent then 'user_agent' end as bot_hint,
+        pages.last_page_at_utc
     from timed
     left join pages
         on timed.site_key = pages.site_key and timed.wid = pages.wid and timed.sid = pages.sid

@@ -11,7 +11,8 @@ pages as (
         site_key,
         visitor_code,
         visit_started_at,
-        list(url order by page_number) as page_urls
+        list(url order by page_number) as page_urls,
+        max(viewed_at) as last_page_at_utc
     from {{ ref('stg_kameleoon__visit_pages') }}
     where {{ in_window('partition_date', 2) }}
     group by site_key, visitor_code, visit_started_at
@@ -57,7 +58,12 @@ mapped as (
         visits.window_width_px as viewport_width_px,
         visits.window_height_px as viewport_height_px,
         cast(null as boolean) as is_starred,
-        cast(null as bigint) as note_count
+        cast(null as bigint) as note_count,
+        case
+            when visits.duration_seconds > 7200 then 'longer_than_120_minutes'
+            when visits.page_count + visits.conversion_count + visits.exposure_count > 10000 then 'more_than_10000_events'
+        end as bot_hint,
+        pages.last_page_at_utc
     from visits
     left join pages
         on

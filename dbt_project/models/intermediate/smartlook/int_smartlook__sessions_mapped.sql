@@ -67,7 +67,10 @@ mapped as (
         cast(null as integer) as viewport_width_px,
         cast(null as integer) as viewport_height_px,
         cast(null as boolean) as is_starred,
-        sessions.note_count
+        sessions.note_count,
+        case when sessions.is_bot_user_agent then 'user_agent' end as bot_hint,
+        -- Its URLs carry no times.
+        cast(null as timestamp) as last_page_at_utc
     from sessions
     left join visitors
         on

@@ -39,6 +39,7 @@ renamed as (
         ---------- flags
         is_new_visitor,
         is_starred,
+        {{ is_bot_user_agent('user_agent') }} as is_bot_user_agent,
 
         ---------- times
         started_at,

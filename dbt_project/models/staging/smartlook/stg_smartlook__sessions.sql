@@ -38,6 +38,9 @@ renamed as (
         screen_height_px,
         note_count,
 
+        ---------- flags
+        {{ is_bot_user_agent('user_agent') }} as is_bot_user_agent,
+
         ---------- times
         started_at,
         ended_at,

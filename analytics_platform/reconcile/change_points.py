@@ -1,0 +1,197 @@
+"""Where the ratio of two daily counts changes its level, and which of the changes are breaks.
+
+Belongs here: the arithmetic, on plain sequences. Does not belong here: frames (`frames`), vendors, thresholds of
+statuses that need no segmentation (SQL).
+
+The model: on day t one vendor counts v(t) where the anchor counts a(t), and v(t) is Poisson-like around r·a(t) with one
+ratio r between two change points. The cost of a segment is its Poisson deviance divided by the series' own dispersion
+(page views come in clumps, sessions that are a thinned copy of the anchor's scatter less than Poisson), so a day of 30
+sessions weighs less than a day of 3,000 and no day needs a logarithm of zero. The best segmentation is found exactly by
+dynamic programming (Jackson et al. 2005, "An algorithm for optimal partitioning of data on an interval"); a change
+costs 3·ln(n) as in the modified BIC (Zhang & Siegmund 2007).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BREAK_SHARE", "Change", "Segment", "breaks", "dispersion", "segments"]
+
+BREAK_SHARE: Final = 0.25
+"""A break is a change of the ratio by more than this share of its old level (MARTS 4.6)."""
+
+_MEDIAN_CHI_SQUARE: Final = 0.4549  # of one degree of freedom
+_LEAST_DISPERSION: Final = 0.6
+_HALF: Final = 0.5  # added to counts before a logarithm: a day of nothing has a finite one
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Days `first` … `last` (positions, both inclusive) with one level: the vendor's total divided by the anchor's."""
+
+    first: int
+    last: int
+    ratio: float
+
+    @property
+    def length(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class Change:
+    """A break: it begins on day `position`; the ratio went from `before` to `after` (both plain ratios)."""
+
+    position: int
+    before: float
+    after: float
+
+    @property
+    def share(self) -> float:
+        """Relative change: -0.4 is a fall by 40 %; infinite when it rose from nothing."""
+        return self.after / self.before - 1 if self.before > 0 else math.inf
+
+
+def dispersion(values: Sequence[float] | Floats, anchors: Sequence[float] | Floats) -> float:
+    """How much the counts scatter around a constant ratio, as a multiple of Poisson.
+
+    From neighbouring pairs of days and their median, so that neither a change of level nor an odd day counts. At least
+    0.6: a series that happens to be smooth must not make every step significant.
+    """
+    v, a = _counts(values, anchors)
+    if len(v) < 3:
+        return 1.0
+    first, second = slice(None, -1), slice(1, None)
+    joint = (v[first] + v[second]) / (a[first] + a[second])
+    pair = _deviance(v[first], a[first] * joint) + _deviance(v[second], a[second] * joint)
+    return max(float(np.median(pair)) / _MEDIAN_CHI_SQUARE, _LEAST_DISPERSION)
+
+
+def segments(
+    values: Sequence[float] | Floats,
+    anchors: Sequence[float] | Floats,
+    *,
+    shortest: int = 1,
+    penalty: float | None = None,
+    scatter: float | None = None,
+) -> list[Segment]:
+    """Cut the days into segments of one ratio each, at the least total cost.
+
+    Args:
+        values: the vendor's counts, day by day, at least 0.
+        anchors: the anchor's counts of the same days, above 0.
+        shortest: fewest days of a segment; a series shorter than that is one segment.
+        penalty: what a change point costs, in deviances of one dispersion; 3·ln(n) unless told.
+        scatter: the dispersion; of this series unless told.
+
+    Raises:
+        ValueError: unequal lengths, a negative count, or an anchor that is not positive.
+    """
+    v, a = _counts(values, anchors)
+    count = len(v)
+    if not count:
+        return []
+    scale = dispersion(v, a) if scatter is None else scatter
+    price = 3 * math.log(max(count, 2)) if penalty is None else penalty
+    v_sum, a_sum = np.concatenate(([0.0], np.cumsum(v))), np.concatenate(([0.0], np.cumsum(a)))
+    least = max(1, min(shortest, count))
+    best = np.full(count + 1, np.inf)
+    best[0] = -price
+    origin = np.zeros(count + 1, dtype=np.int64)
+    for end in range(least, count + 1):
+        begin = slice(None, end - least + 1)
+        total_v, total_a = v_sum[end] - v_sum[begin], a_sum[end] - a_sum[begin]
+        # -2·V·ln(V/A) is the part of the deviance that depends on where one cuts.
+        safe = np.where(total_v > 0, total_v / total_a, 1.0)
+        cost = best[begin] + price - 2 * total_v * np.log(safe) / scale
+        origin[end] = int(np.argmin(cost))
+        best[end] = cost[origin[end]]
+    found: list[Segment] = []
+    end = count
+    while end:
+        start = int(origin[end])
+        found.append(Segment(start, end - 1, float((v_sum[end] - v_sum[start]) / (a_sum[end] - a_sum[start]))))
+        end = start
+    return found[::-1]
+
+
+def breaks(
+    values: Sequence[float] | Floats,
+    anchors: Sequence[float] | Floats,
+    *,
+    share: float = BREAK_SHARE,
+    training_days: int = 14,
+    memory_days: int = 28,
+) -> list[Change]:
+    """The days on which the ratio left its baseline by more than `share` and stayed away for at least two days.
+
+    After a break the baseline starts anew, so the same change is found once and the way back is a break of its own. One
+    odd day is none, and neither is the last day of the series: nobody knows yet whether it stays. A change too small
+    for a break leaves the baseline as it is, so that two small steps can become one break.
+
+    Args:
+        values: the vendor's counts, day by day.
+        anchors: the anchor's counts, above 0.
+        share: relative change that makes a break.
+        training_days: days before the first break can be found: less is no baseline.
+        memory_days: days of the baseline that count, back from the change.
+    """
+    v, a = _counts(values, anchors)
+    found: list[Change] = []
+    cut = segments(v, a)
+    baseline_start, odd = 0, set[int]()
+    for index, segment in enumerate(cut):
+        start = segment.first
+        if start == 0:
+            continue
+        usual = [day for day in range(max(baseline_start, start - memory_days), start) if day not in odd]
+        if not usual:
+            usual = list(range(baseline_start, start))
+        before = _level(v, a, usual)
+        if not _is_away(segment.ratio, before, share):
+            continue
+        stays = segment.length >= 2 or (
+            index + 1 < len(cut)
+            and _is_away(cut[index + 1].ratio, before, share)
+            and (cut[index + 1].ratio > before) == (segment.ratio > before)
+        )
+        if not stays:
+            odd.add(start)
+        elif start >= training_days:
+            after = segment.ratio if segment.length >= 2 else cut[index + 1].ratio
+            found.append(Change(start, before, after))
+            baseline_start, odd = start, set()
+    return found
+
+
+def _level(v: Floats, a: Floats, days: list[int]) -> float:
+    """Median of the days' ratios: an odd day in it moves it little."""
+    logs = np.log((v[days] + _HALF) / (a[days] + _HALF))
+    return float(np.exp(np.median(logs)))
+
+
+def _is_away(ratio: float, before: float, share: float) -> bool:
+    return abs(ratio / before - 1) > share if before > 0 else ratio > 0
+
+
+def _deviance(v: Floats, expected: Floats) -> Floats:
+    """Poisson deviance of each count; nothing where nothing is expected."""
+    safe = np.where((v > 0) & (expected > 0), v / np.where(expected > 0, expected, 1.0), 1.0)
+    return np.asarray(2 * (v * np.log(safe) - (v - expected)), dtype=np.float64)
+
+
+def _counts(values: Sequence[float] | Floats, anchors: Sequence[float] | Floats) -> tuple[Floats, Floats]:
+    v, a = np.asarray(values, dtype=np.float64), np.asarray(anchors, dtype=np.float64)
+    if v.shape != a.shape or v.ndim != 1:
+        raise ValueError("values and anchors are two sequences of the same length")
+    if len(v) and (float(v.min()) < 0 or float(a.min()) <= 0):
+        raise ValueError("counts are not negative and an anchor's are above 0")
+    return v, a

@@ -1,0 +1,109 @@
+{{ config(materialized='table') }}
+
+{#- One row a common session: what the anchor's rules make of the vendor's sessions. Holds the window of the last build, one day wider. -#}
+
+with sessions as (
+
+    select
+        enriched.session_key,
+        enriched.vendor,
+        enriched.site_key,
+        coalesce(enriched.vendor_visitor_id, enriched.vendor_session_id) as visitor,
+        enriched.started_at_utc,
+        coalesce(
+            unioned.last_page_at_utc,
+            enriched.ended_at_utc,
+            enriched.started_at_utc + to_microseconds(cast(coalesce(enriched.duration_seconds, 0) * 1e6 as bigint))
+        ) as last_known_at_utc,
+        coalesce(enriched.page_count, 0) as page_count,
+        enriched.country_code,
+        flags.is_suspected_bot,
+        unioned.page_urls[1:coalesce(enriched.page_count, 0)] as page_urls
+    from {{ ref('int_sessions_enriched') }} as enriched
+    inner join {{ ref('int_sessions_bot_flagged') }} as flags on enriched.session_key = flags.session_key
+    inner join {{ ref('int_sessions_unioned') }} as unioned on enriched.session_key = unioned.session_key
+
+),
+
+with_previous as (
+
+    select
+        *,
+        max(last_known_at_utc) over (
+            partition by vendor, site_key, visitor
+            order by started_at_utc, session_key
+            rows between unbounded preceding and 1 preceding
+        ) as previous_at_utc
+    from sessions
+
+),
+
+with_island as (
+
+    select
+        *,
+        count(*) filter (
+            previous_at_utc is null
+            or started_at_utc > previous_at_utc + interval {{ var('common_idle_minutes') }} minute
+        ) over (
+            partition by vendor, site_key, visitor
+            order by started_at_utc, session_key
+            rows between unbounded preceding and current row
+        ) as island
+    from with_previous
+
+),
+
+with_stretch as (
+
+    select
+        *,
+        floor(
+            epoch(started_at_utc - min(started_at_utc) over (partition by vendor, site_key, visitor, island))
+            / ({{ var('common_session_cap_hours') }} * 3600)
+        ) as stretch
+    from with_island
+
+),
+
+sites as (
+
+    select site_key, any_value(timezone) as timezone
+    from {{ ref('int_sites_mapped') }}
+    group by site_key
+
+),
+
+walks as (
+
+    select
+        vendor,
+        site_key,
+        visitor,
+        min_by(session_key, (started_at_utc, session_key)) as walk_key,
+        min(started_at_utc) as started_at_utc,
+        min_by(country_code, (started_at_utc, session_key)) as country_code,
+        bool_or(is_suspected_bot) as is_suspected_bot,
+        sum(page_count) as page_count,
+        flatten(list(page_urls order by started_at_utc, session_key)) as page_urls
+    from with_stretch
+    group by vendor, site_key, visitor, island, stretch
+
+),
+
+dated as (
+
+    select
+        walks.*,
+        {{ local_date('walks.started_at_utc', anchor_timezone('walks.site_key', 'sites.timezone')) }} as stat_date,
+        -- The same URL as just before is a reload, and a reload is no view by the anchor's rules.
+        page_count - len(list_filter(
+            list_zip(page_urls[:-2], page_urls[2:]), lambda pair: pair[1] = pair[2]
+        )) as view_count,
+        list_transform(page_urls, lambda url: {{ page_group(url_path(url_plain('url'))) }}) as page_groups
+    from walks
+    inner join sites on walks.site_key = sites.site_key
+
+)
+
+select * exclude (page_urls) from dated
