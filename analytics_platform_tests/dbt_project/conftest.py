@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
+from analytics_platform_tests.dbt_project.pages_events_lake import write_pages_and_events
 
 PROJECT = Path(__file__).parents[2] / "dbt_project"
 
@@ -220,10 +221,10 @@ def _write_kameleoon(lake: FixtureLake) -> None:
     lake.write("kameleoon", "visits", "shop", MONDAY, [])
 
 
-def _write_kissmetrics(lake: FixtureLake) -> None:
-    for day, total in ((DST_SUNDAY, 100), (MONDAY, 140)):
-        row = {"snapshot_date": day, "event_id": "e1", "name": "Visited Site", "total": total}
-        lake.write("kissmetrics", "events", "shop", day, [row], at(f"{day} 10:00"))
+def write_counter(lake: FixtureLake, day: date, *, total: int) -> None:
+    """The lifetime counter of Visited Site as read on a date at ten."""
+    row = {"snapshot_date": day, "event_id": "e1", "name": "Visited Site", "total": total}
+    lake.write("kissmetrics", "events", "shop", day, [row], at(f"{day} 10:00"))
 
 
 @pytest.fixture(scope="session")
@@ -237,7 +238,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureLake]:
     _write_inspectlet(made)
     _write_pirsch(made)
     _write_kameleoon(made)
-    _write_kissmetrics(made)
+    write_counter(made, DST_SUNDAY, total=100)
+    write_counter(made, MONDAY, total=140)
+    write_pages_and_events(made)
     yield made
     made.close()
 

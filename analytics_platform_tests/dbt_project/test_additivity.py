@@ -1,0 +1,107 @@
+"""No model and no metric adds people up: not over dates, not over pages, not over vendors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from analytics_platform_tests.dbt_project.additivity import PeopleColumns
+from analytics_platform_tests.dbt_project.conftest import Warehouse
+
+ALLOWED = {
+    ("int_pirsch__breakdown_lists", "SUM(listed.visitors)"): (
+        "the rest of a cut list; used only for dimensions of which a visitor, who is an address and a user agent, has one value"
+    ),
+}
+"""Sums of people that count them rightly, and why. Anything else is wrong."""
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param("select sum(visitors) from days", id="plainly"),
+        pytest.param("with a as (select visitors as n from days) select sum(n) from a", id="renamed"),
+        pytest.param(
+            "with a as (select visitors as n from days), b as (select * from a union all by name select 1 as n) "
+            "select sum(n) over (partition by site_key order by stat_date) from b",
+            id="through-a-star-a-union-and-a-window",
+        ),
+        pytest.param(
+            "with a as (select stat_date, count(distinct vendor_visitor_id) as n from s group by stat_date) select sum(n) from a",
+            id="counted-here",
+        ),
+        pytest.param("select sum(case when vendor = 'a' then unique_visitors end) from days", id="in-a-case"),
+        pytest.param("with a as (select coalesce(visitors, 0) as n from days) select sum(n) from a", id="coalesced"),
+    ],
+)
+def test_a_sum_of_people_is_found(sql: str) -> None:
+    assert PeopleColumns().sums_in(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select sum(views) from days where visitors > 1",
+        "select sum(views) filter (visitors > 1) from days",
+        "select sum(views) over (partition by vendor_visitor_id) from days",
+        "select avg(visitors), max(visitors) from days",
+        "with a as (select case when visitors > 0 then sessions end as n from days) select sum(n) from a",
+        "with a as (select count(*) as n from s group by vendor_visitor_id) select sum(n) from a",
+    ],
+)
+def test_a_sum_beside_people_is_none(sql: str) -> None:
+    assert PeopleColumns().sums_in(sql) == []
+
+
+def test_people_stay_people_in_the_next_model_whatever_they_are_called() -> None:
+    columns = PeopleColumns()
+    assert columns.read("first", "select stat_date, visitors as n, views as m from days") == []
+    assert columns.read("second", 'select stat_date, n as k, m from "warehouse"."main"."first"') == []
+    assert columns.sums_in('select sum(k) from "warehouse"."main"."second"')
+    assert columns.sums_in('select sum(m) from "warehouse"."main"."second"') == []
+
+
+def test_no_model_adds_people_up(built: Warehouse) -> None:
+    columns = PeopleColumns()
+    found = {(name, total) for name, sql in _in_order(built) for total in columns.read(name, sql)}
+    assert found - set(ALLOWED) == set()
+    assert set(ALLOWED) - found == set(), "an exception nobody needs"
+    assert ("fct_daily_traffic", "visitors") in columns.known
+    assert ("fct_event_daily", "unique_visitors") in columns.known
+
+
+def test_no_metric_adds_people_up(built: Warehouse) -> None:
+    """Measures of the semantic layer, where there is one: people are averaged or taken as they are."""
+    manifest = built.manifest()
+    columns = PeopleColumns()
+    for model in manifest.get("semantic_models", {}).values():
+        for measure in model["measures"]:
+            if str(measure["agg"]).lower().startswith("sum"):
+                expression = measure.get("expr") or measure["name"]
+                assert columns.sums_in(f"select sum({expression}) from t") == [], (model["name"], measure["name"])
+
+
+def _in_order(built: Warehouse) -> Iterator[tuple[str, str]]:
+    """Compiled SQL of every model above staging, after those it reads. Staging renames and adds nothing up."""
+    nodes: Mapping[str, Any] = {
+        key: node
+        for key, node in built.manifest()["nodes"].items()
+        if node["resource_type"] == "model" and node["fqn"][1] != "staging"
+    }
+    compiled = json.loads((built.folder / "target" / "run_results.json").read_text())["results"]
+    code = {result["unique_id"]: result["compiled_code"] for result in compiled if result.get("compiled_code")}
+    done: set[str] = set()
+
+    def visit(key: str) -> Iterator[tuple[str, str]]:
+        if key in done or key not in nodes:
+            return
+        done.add(key)
+        for parent in nodes[key]["depends_on"]["nodes"]:
+            yield from visit(parent)
+        yield nodes[key]["name"], code[key]
+
+    for key in nodes:
+        yield from visit(key)
