@@ -97,7 +97,7 @@ _VISIT_DAY: Final = f"CAST({_instant('r.timeStarted')} AS DATE)"
 # The slot the site declared to be its visitors' own id, newest first; the map's member names are the values.
 _MAPPING_VALUE: Final = (
     "list_extract(json_keys(list_extract(list_filter("
-    "list_reverse_sort(r.customDataEvents), lambda x: x.\"data\".mappingIdentifier = 'true'), 1)"
+    "list_reverse_sort(r.customDataEvents), lambda slot: slot.\"data\".mappingIdentifier = 'true'), 1)"
     '."data".valuesCountMap), 1)'
 )
 
