@@ -38,6 +38,7 @@ _SHORTEST_KEY: Final = 32
 
 _BLOCK_BYTES: Final = 64
 _SHORTEST_VALUE: Final = 3
+_BLANKS: Final = " \t\n\r\xa0"
 _SEPARATOR: Final = "\x1f"
 
 GENERIC_VALUES: Final = frozenset(
@@ -121,7 +122,7 @@ def person_ref_sql(value: str) -> str:
 
     HMAC as RFC 2104 has it, of DuckDB's sha256: as quick as the rest of the decode, and without a call into Python.
     """
-    text = f"trim({value})"
+    text = f"trim({value}, {' || '.join(f'chr({ord(blank)})' for blank in _BLANKS)})"
     kind = f"CASE WHEN contains({text}, '@') THEN 'email' ELSE 'login' END"
     spelled = f"CASE WHEN contains({text}, '@') THEN lower({text}) ELSE {text} END"
     message = f"encode(concat({kind}, chr(31), CAST(getvariable('person_site') AS VARCHAR), chr(31), {spelled}))"
@@ -134,7 +135,7 @@ def person_ref_sql(value: str) -> str:
 
 
 def _kind_and_spelling(value: str) -> tuple[str, str]:
-    text = value.strip(" ")
+    text = value.strip(_BLANKS)
     return ("email", text.lower()) if "@" in text else ("login", text)
 
 
