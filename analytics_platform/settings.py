@@ -34,6 +34,7 @@ __all__ = ["Home", "Settings", "Site", "load_settings"]
 HOME_VARIABLE = "ANALYTICS_PLATFORM_HOME"
 CONFIG_VARIABLE = "ANALYTICS_PLATFORM_CONFIG"
 DATABASE_VARIABLE = "ANALYTICS_PLATFORM_DATABASE_URL"
+IDENTITY_KEY_VARIABLE = "ANALYTICS_PLATFORM_IDENTITY_KEY"
 
 _SITE_KEY = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _NO_IDS = ("writes", "goals")
@@ -52,7 +53,8 @@ class Site(BaseModel):
     """One website with its vendors' ids, and what may be sent back to which vendor.
 
     A vendor's block holds ids (text), and where the site agrees to being written for: `writes: [what, …]` and `goals:
-    {name: number}`, the vendor's own number of each conversion by name.
+    {name: number}`, the vendor's own number of each conversion by name. `links_identities` says that the consent the
+    site asks for covers linking a logged-in person's visitors across vendors.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +63,7 @@ class Site(BaseModel):
     timezone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     start_date: date
     hostname: str | None = None
+    links_identities: bool = False
     vendors: dict[str, dict[str, str]] = Field(default_factory=dict)
     writes: dict[str, tuple[WriteName, ...]] = Field(default_factory=dict)
     goals: dict[str, dict[str, Annotated[int, Field(strict=True, ge=0)]]] = Field(default_factory=dict)
@@ -176,6 +179,7 @@ class Settings(BaseModel):
     sites: tuple[Site, ...] = ()
     config_path: Path | None = None
     database_url: str | None = Field(default=None, repr=False)
+    identity_key: str | None = Field(default=None, repr=False)
 
     @cached_property
     def site_keys(self) -> tuple[str, ...]:
@@ -209,7 +213,13 @@ def load_settings(environment: dict[str, str] | None = None) -> Settings:
     sites: tuple[Site, ...] = ()
     if path is not None:
         sites = _read_sites(path)
-    return Settings(home=home, sites=sites, config_path=path, database_url=env.get(DATABASE_VARIABLE) or None)
+    return Settings(
+        home=home,
+        sites=sites,
+        config_path=path,
+        database_url=env.get(DATABASE_VARIABLE) or None,
+        identity_key=env.get(IDENTITY_KEY_VARIABLE) or None,
+    )
 
 
 def _config_path(env: dict[str, str], home: Home) -> Path | None:

@@ -38,6 +38,7 @@ from filelock import FileLock
 from analytics_platform.core.durable import make_directories, replace_file, storage_errors
 from analytics_platform.core.errors import SchemaMismatch, StorageError, Where
 from analytics_platform.core.failpoints import passing
+from analytics_platform.core.identity import PersonKey
 from analytics_platform.core.landing import Batch, LandedPage
 from analytics_platform.core.tables import Column, KindOf, TableSpec, normalised_key
 from analytics_platform.core.tombstones import ClearKeys, Tombstones
@@ -132,10 +133,14 @@ class Lake:
 
     Args:
         tombstones: who was forgotten; those of the home the root lies in by default.
+        person_key: makes references to persons at the sites that agreed; without it they are NULL.
     """
 
-    def __init__(self, root: Path, *, tombstones: Tombstones | None = None) -> None:
+    def __init__(
+        self, root: Path, *, tombstones: Tombstones | None = None, person_key: PersonKey | None = None
+    ) -> None:
         self.root = root
+        self._person_key = person_key
         self._tombstones = tombstones or Tombstones.beside(root)
         self._anchored: set[tuple[str, str]] = set()
 
@@ -187,6 +192,8 @@ class Lake:
                 for batch, batch_days in assignments:
                     stage.add(batch, batch_days)
                 days = sorted({day for _, batch_days in assignments for day in batch_days})
+                if self._person_key is not None:
+                    self._person_key.install(engine, site=site)
                 stage.load(engine)
                 _decode_rows(engine, spec, site)
                 duplicates = _duplicates_by_day(engine, spec)

@@ -20,6 +20,7 @@ from pydantic import PrivateAttr
 
 from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.errors import MissingCredentials, Where
+from analytics_platform.core.identity import person_key
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
 from analytics_platform.core.quota_policy import QuotaPolicy, ReportedUsage
@@ -94,7 +95,8 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # ge
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.settings.home.lake)
+        settings = self.settings
+        return Lake(settings.home.lake, person_key=person_key(settings))
 
     @property
     def ledger(self) -> Ledger:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from analytics_platform.core.identity import person_ref_sql
 from analytics_platform.core.tables import Column, KindOf, Sensitivity, TableSpec
 
 __all__ = ["SESSIONS", "SESSION_PAGES", "SESSION_TAGS", "TABLES", "WEBSITES"]
@@ -372,6 +373,16 @@ SESSION_TAGS = TableSpec(
             ),
             sensitivity=Sensitivity.PERSONAL,
             description="Value as text (`value`): may be an e-mail, or `1` where true was set.",
+        ),
+        Column(
+            name="email_ref",
+            type="VARCHAR",
+            expr=f"CASE WHEN e.tag = 'email' THEN {person_ref_sql('e.value')} END",
+            sensitivity=Sensitivity.PSEUDONYMOUS,
+            description=(
+                "Keyed hash of the value of the tag email; NULL for every other tag, and without a key, an agreement "
+                "of the site, or a value that is a person's."
+            ),
         ),
         Column(
             name="tagged_at",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from analytics_platform.core.identity import person_ref_sql
 from analytics_platform.core.tables import Column, Sensitivity, TableSpec
 
 __all__ = ["CONVERSIONS", "EXPOSURES", "MAX_PREVIOUS_VISITS", "PRODUCT_COUNTERS", "TABLES", "VISITS", "VISIT_PAGES"]
@@ -92,6 +93,13 @@ _VISIT_WIRE: Final = {
 
 _VISIT_RECORDS: Final = ("previousVisits", "currentVisit")
 _VISIT_DAY: Final = f"CAST({_instant('r.timeStarted')} AS DATE)"
+
+# The slot the site declared to be its visitors' own id, newest first; the map's member names are the values.
+_MAPPING_VALUE: Final = (
+    "list_extract(json_keys(list_extract(list_filter("
+    "list_reverse_sort(r.customDataEvents), lambda slot: slot.\"data\".mappingIdentifier = 'true'), 1)"
+    '."data".valuesCountMap), 1)'
+)
 
 _VISITOR_CODE: Final = Column(
     name="visitor_code",
@@ -284,6 +292,16 @@ VISITS: Final = TableSpec(
             description="Custom data events as a JSON list (data.index, data.valuesCountMap, time); NULL where none.",
             expr="CASE WHEN len(r.customDataEvents) > 0 THEN to_json(r.customDataEvents) END",
             sensitivity=Sensitivity.PERSONAL,
+        ),
+        Column(
+            name="login_ref",
+            type="VARCHAR",
+            description=(
+                "Keyed hash of the newest mapping value (customDataEvents with mappingIdentifier); NULL without a key, "
+                "an agreement of the site, or a value that is a person's."
+            ),
+            expr=person_ref_sql(_MAPPING_VALUE),
+            sensitivity=Sensitivity.PSEUDONYMOUS,
         ),
         Column(
             name="possibly_truncated",

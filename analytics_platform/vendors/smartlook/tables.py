@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from analytics_platform.core.identity import person_ref_sql
 from analytics_platform.core.tables import Column, Sensitivity, TableSpec
 
 __all__ = ["EVENTS", "EVENT_DAILY", "FUNNELS", "SESSIONS", "TABLES", "VISITORS"]
@@ -135,6 +136,20 @@ SESSIONS = TableSpec(
             expr=_property("r.identification.properties", _EMAIL_PROPERTIES),
             sensitivity=Sensitivity.PERSONAL,
             description="E-mail given to the Identify API (`identification.properties`, email or user_email).",
+        ),
+        Column(
+            name="uid_ref",
+            type="VARCHAR",
+            expr=person_ref_sql("r.identification.uid"),
+            sensitivity=Sensitivity.PSEUDONYMOUS,
+            description="Keyed hash of `uid`; NULL without a key, an agreement of the site, or a person's value.",
+        ),
+        Column(
+            name="email_ref",
+            type="VARCHAR",
+            expr=person_ref_sql(f"({_property('r.identification.properties', _EMAIL_PROPERTIES)})"),
+            sensitivity=Sensitivity.PSEUDONYMOUS,
+            description="Keyed hash of `email`; NULL as `uid_ref` is.",
         ),
         Column(
             name="kameleoon_visitor_code",

@@ -85,6 +85,8 @@ counted as (
         end as conversion_rate,
         if(spine.is_vendor_aggregate, reported.cr_basis, 'site_visitors') as cr_basis,
         conversions.sample_rate,
+        -- One sampled date makes a sampled goal: on a date without conversions nothing tells the rate.
+        coalesce(min(conversions.sample_rate) over (partition by spine.vendor, spine.site_key, spine.goal_key), 1) < 1 as is_sampled,
         case
             when spine.is_vendor_aggregate and reported.vendor is null then coalesce(spine.day_reason, 'not_reported')
             when spine.is_vendor_aggregate then reported.reason_null
@@ -123,13 +125,17 @@ final as (
         cast(views as bigint) as views,
         cast(revenue as decimal(18, 4)) as revenue,
         -- A sample's share of its own visitors is no share of the site's: then there is no rate.
-        cast(case when coalesce(sample_rate, 1) = 1 then conversion_rate end as double) as conversion_rate,
+        cast(case when not is_sampled then conversion_rate end as double) as conversion_rate,
         cr_basis,
         sample_rate,
         is_complete_day,
         coalesce(
             reason_null,
-            case when conversions is null then 'vendor_reports_visitors_only' when converting_visitors is null then 'vendor_reports_counts_only' end
+            case
+                when conversions is null then 'vendor_reports_visitors_only'
+                when converting_visitors is null then 'vendor_reports_counts_only'
+                when is_sampled then 'conversion_rate=sampled'
+            end
         ) as reason_null
     from counted
 

@@ -15,6 +15,7 @@ mapped as (
         experiment_id,
         -- Without a variation the vendor says that the visitor was left out of the test: nothing was shown.
         variation_id,
+        exposure_number,
         visitor_code as vendor_visitor_id,
         exposed_at as exposed_at_utc,
         visit_started_at as filed_at_utc

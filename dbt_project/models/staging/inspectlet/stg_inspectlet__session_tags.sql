@@ -16,6 +16,7 @@ renamed as (
         sid,
         tag_index,
         tag,
+        email_ref,
         -- The one value that is a key and no person's own words.
         case when tag = 'kameleoon_visitor_code' then "value" end as kameleoon_visitor_code,
         -- A tag set to true arrives as 1: that is no amount.

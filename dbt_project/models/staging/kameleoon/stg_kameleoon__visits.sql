@@ -14,6 +14,7 @@ renamed as (
         ---------- ids
         visitor_code,
         site_code,
+        login_ref,
 
         ---------- words
         landing_url,

@@ -15,6 +15,8 @@ renamed as (
         session_id,
         visitor_id,
         kameleoon_visitor_code,
+        uid_ref,
+        email_ref,
 
         ---------- words
         page_urls,
