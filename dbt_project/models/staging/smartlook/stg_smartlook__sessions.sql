@@ -15,8 +15,10 @@ renamed as (
         session_id,
         visitor_id,
         kameleoon_visitor_code,
+        {{ link_reference('dashboard_url') }} as link_ref,
 
         ---------- words
+        {{ url_host('dashboard_url') }} as link_host,
         page_urls,
         landing_url,
         exit_url,
