@@ -25,6 +25,7 @@ from analytics_platform.forget_cli import forget
 from analytics_platform.outbox_cli import outbox_app, print_outbox_counts
 from analytics_platform.plan_cli import plan
 from analytics_platform.quota_cli import print_quota_lines, quota
+from analytics_platform.replay_cli import replay
 from analytics_platform.settings import Settings, load_settings
 from analytics_platform.terminal import (
     EXIT_FAILED,
@@ -59,6 +60,7 @@ app = typer.Typer(
 app.command()(plan)
 app.command()(quota)
 app.command()(forget)
+app.command()(replay)
 app.add_typer(outbox_app, name="outbox")
 
 # ---------------------------------------------------------------------------------------------------------------- verbs
