@@ -13,3 +13,13 @@
 {% macro generate_schema_name(custom_schema_name, node) -%}
     {{ (custom_schema_name or target.schema) | trim }}
 {%- endmacro %}
+
+{#- Sessions of a relation that no model suspects to be bots': the one named by `session_flags`, if there is one. -#}
+{% macro without_suspected_bots(relation) -%}
+    (
+        select * from {{ relation }}
+        {% if var('session_flags', none) -%}
+        anti join (select session_key from {{ ref(var('session_flags')) }} where is_suspected_bot) using (session_key)
+        {%- endif %}
+    )
+{%- endmacro %}

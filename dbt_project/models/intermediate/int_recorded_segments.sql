@@ -10,7 +10,7 @@ with sessions as (
         country_code as country,
         channel,
         case when has_conversion then 'yes' else 'no' end as converted
-    from {{ ref('int_sessions_enriched') }}
+    from {{ without_suspected_bots(ref('int_sessions_enriched')) }}
     where
         vendor in ('{{ var('replay_vendors') | join("', '") }}')
         and session_key = common_session_key

@@ -19,7 +19,7 @@ recorded as (
         signals.error_count,
         signals.rage_click_count,
         list_transform(sessions.distinct_pages, lambda page: regexp_replace(page, '^[^/]*', '')) as paths
-    from {{ ref('int_sessions_enriched') }} as sessions
+    from {{ without_suspected_bots(ref('int_sessions_enriched')) }} as sessions
     inner join signals
         on
             sessions.vendor = signals.vendor
