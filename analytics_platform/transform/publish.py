@@ -6,7 +6,7 @@ Does not belong here: building the marts (`assets`), reading a version (`catalog
     published/current                     JSON: version, path, published_at, the builds it contains, row counts
     published/v=<n>/analytics.duckdb      marts as tables, read-only; schema _platform says what they are
     published/v=<n>/<relation>/…parquet   the same rows as Parquet, by month where the relation has a day
-    published/v=<n>/<schema>.duckdb       relations of another schema than main, readable by the owner only
+    published/v=<n>/restricted/           relations of other schemas than main, a file each, for the owner only
 
 A version is built beside the others under a name nobody reads, synced, renamed, and only then pointed at: killed
 anywhere, the old pointer and everything it points to are untouched, and the next publish sweeps up. The last three
@@ -71,6 +71,7 @@ LAKE_ROOT: Final = "{lake}"
 _CLOCK_SLACK_SECONDS: Final = 0.05  # file times come from a coarser clock than time.time()
 _DAY_MARGIN: Final = timedelta(days=1)  # a site's local day touches its UTC neighbours
 _DATABASE: Final = "analytics.duckdb"
+_RESTRICTED: Final = "restricted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ class Publication:
 
     def restricted_database(self, schema: str) -> Path:
         """The file of a schema that is not read like the others."""
-        return self.path / f"{schema}.duckdb"
+        return self.path / _RESTRICTED / f"{schema}.duckdb"
 
     @property
     def first_day(self) -> date | None:
@@ -344,11 +345,11 @@ def _fill(settings: Settings, manifest: Manifest, building: Path) -> tuple[dict[
     with warehouse_connection(settings) as connection:
         _require_marts(connection, manifest)
         database = building / _DATABASE
-        attached = {MAIN_SCHEMA: database, **{s: building / f"{s}.duckdb" for s in _restricted_schemas(manifest)}}
+        restricted = building / _RESTRICTED
+        # Nobody else may look into it, from the first byte on.
+        restricted.mkdir(mode=0o700)
+        attached = {MAIN_SCHEMA: database, **{s: restricted / f"{s}.duckdb" for s in _restricted_schemas(manifest)}}
         for schema, path in attached.items():
-            if schema != MAIN_SCHEMA:
-                # Nobody else may open it, from its first byte on; sealing makes it read-only.
-                path.touch(mode=0o600)
             name = quote(_snapshot_of(schema))
             connection.execute(f"ATTACH {literal(str(path))} AS {name} (STORAGE_VERSION {literal(STORAGE_VERSION)})")
         row_counts = _copy_marts(connection, manifest)
@@ -530,8 +531,7 @@ def _seal(building: Path) -> int:
     size = 0
     for path in _files(building):
         size += path.stat().st_size
-        is_restricted = path.suffix == ".duckdb" and path.name != _DATABASE
-        path.chmod(0o400 if is_restricted else 0o444)
+        path.chmod(0o400 if path.parent.name == _RESTRICTED else 0o444)
         fsync_file(path)
     for folder in sorted({path.parent for path in _files(building)}):
         fsync_directory(folder)
