@@ -14,7 +14,8 @@ included; None leaves an end open.
 
 Column types never depend on the rows found: whole numbers are pandas' nullable Int64 family, truth values `boolean`,
 dates and instants datetime64 (instants in UTC, without a zone), text `object`. Sensitive columns of lake tables are
-masked unless asked for by name with `reveal=True`.
+masked unless asked for with `reveal=True`; so are those of relations that live in a schema of their own (`replay`),
+which only the owner of the home can read, and `sql` never sees.
 """
 
 from __future__ import annotations
@@ -85,6 +86,12 @@ class _Relation:
     row_count: int | None
     sql: str | None
     columns: tuple[tuple[str, str, str], ...]
+    masked: frozenset[str] = frozenset()
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether it lies in a file of its own, named by its kind, that only the owner may open."""
+        return self.kind not in ("mart", "staging")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +206,7 @@ class Catalog:
             columns: these, in this order; all by default.
             where: a SQL condition over the relation's columns, e.g. `status <> 'ok'`.
             engine: "pandas", "arrow", or "polars" where it is installed.
-            reveal: show sensitive columns of a lake table as they are.
+            reveal: show sensitive columns as they are.
 
         Raises:
             ConfigurationError: unknown name (with the nearest ones), column, date, condition or engine; nothing
@@ -265,7 +272,9 @@ class Catalog:
     # -- what there is -------------------------------------------------------------------------------------------
 
     def list(self) -> pd.DataFrame:
-        """Every readable relation: name, kind (mart, staging, lake), row_count (marts), day_column, description."""
+        """Every readable relation: name, kind (mart, staging, lake, or the schema it lives in), row_count (marts),
+        day_column, description.
+        """
         import pandas as pd
 
         snapshot = self._snapshot()
@@ -420,6 +429,8 @@ class Catalog:
             return self._lake_source(self._lake_tables[name], site, first, last, reveal=reveal)
         relation = _relation(snapshot, name)
         columns = tuple(column for column, _, _ in relation.columns)
+        if relation.is_restricted:
+            return self._restricted_source(snapshot, name, relation, reveal=reveal)
         if relation.sql is None:
             return _Source(
                 name=name,
@@ -436,6 +447,25 @@ class Catalog:
             columns=columns,
             views=(f"CREATE VIEW memory.main.{quote(name)} AS {relation.sql.replace(LAKE_ROOT, lake)}",),
             files=(self._home.lake,),
+        )
+
+    def _restricted_source(
+        self, snapshot: _Snapshot | None, name: str, relation: _Relation, *, reveal: bool
+    ) -> _Source:
+        """A relation from the file of its schema, with its masked columns masked."""
+        publication = self._publication() if snapshot is None else snapshot.publication
+        selected = ", ".join(
+            _masked(column, type_) if column in relation.masked and not reveal else quote(column)
+            for column, type_, _ in relation.columns
+        )
+        view = f"CREATE VIEW memory.main.{quote(name)} AS SELECT {selected} FROM {SNAPSHOT}.main.{quote(name)}"
+        return _Source(
+            name=name,
+            relation=f"memory.main.{quote(name)}",
+            day=relation.day,
+            columns=tuple(column for column, _, _ in relation.columns),
+            snapshot=publication.restricted_database(relation.kind),
+            views=(view,),
         )
 
     def _lake_source(
@@ -499,9 +529,20 @@ def _load_snapshot(publication: Publication) -> _Snapshot:
             f"SELECT name, kind, description, day_column, row_count, sql FROM {SNAPSHOT}._platform.relations "
             "ORDER BY kind, name"
         ).fetchall()
+        masked: dict[str, set[str]] = {}
+        # Versions published before there were masked marts do not say.
+        if connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'masked'").fetchall()[0][0]:
+            for relation, column in connection.execute(f"FROM {SNAPSHOT}._platform.masked").fetchall():
+                masked.setdefault(relation, set()).add(column)
     relations = {
         name: _Relation(
-            kind=kind, description=text, day=day, row_count=count, sql=sql, columns=tuple(columns.get(name, ()))
+            kind=kind,
+            description=text,
+            day=day,
+            row_count=count,
+            sql=sql,
+            columns=tuple(columns.get(name, ())),
+            masked=frozenset(masked.get(name, ())),
         )
         for name, kind, text, day, count, sql in found
     }

@@ -27,6 +27,7 @@ from analytics_platform.outbox_cli import outbox_app, print_outbox_counts
 from analytics_platform.plan_cli import plan
 from analytics_platform.quota_cli import print_quota_lines, quota
 from analytics_platform.reconcile_cli import explain, reconcile
+from analytics_platform.replay_cli import replay
 from analytics_platform.settings import Settings, load_settings
 from analytics_platform.terminal import (
     EXIT_FAILED,
@@ -64,6 +65,7 @@ app.command()(reconcile)
 app.command()(explain)
 app.command()(notebook)
 app.command()(forget)
+app.command()(replay)
 app.add_typer(outbox_app, name="outbox")
 
 # ---------------------------------------------------------------------------------------------------------------- verbs

@@ -45,7 +45,13 @@ from analytics_platform.transform.publish import (
     publish,
     record_build,
 )
-from analytics_platform.transform.translator import Manifest, dagster_dbt_translator, relation_name, window_days
+from analytics_platform.transform.translator import (
+    Manifest,
+    dagster_dbt_translator,
+    relation_name,
+    schema_name,
+    window_days,
+)
 from analytics_platform.transform.warehouse import quote, rows, warehouse_connection
 
 if TYPE_CHECKING:
@@ -371,7 +377,8 @@ def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> 
         for table, name, kind in rows(
             connection,
             "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-            "AND schema_name = 'main' ORDER BY table_name, column_index",
+            "AND list_contains(?, schema_name) ORDER BY table_name, column_index",
+            [sorted({schema_name(node) for node in manifest.assets})],
         ):
             column = dg.TableColumn(name=name, type=kind, description=descriptions.get((table, name)))
             columns.setdefault(table, []).append(column)
@@ -381,7 +388,8 @@ def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> 
         for node in manifest.marts():
             name = relation_name(node)
             if name in found:
-                found[name]["dagster/row_count"] = rows(connection, f"SELECT count(*) FROM main.{quote(name)}")[0][0]
+                table = f"{quote(schema_name(node))}.{quote(name)}"
+                found[name]["dagster/row_count"] = rows(connection, f"SELECT count(*) FROM {table}")[0][0]
                 found[name] |= _pictures(settings, name, lambda sql: connection.sql(sql).df(), last_day)
     return found
 

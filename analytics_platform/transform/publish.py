@@ -6,6 +6,7 @@ Does not belong here: building the marts (`assets`), reading a version (`catalog
     published/current                     JSON: version, path, published_at, the builds it contains, row counts
     published/v=<n>/analytics.duckdb      marts as tables, read-only; schema _platform says what they are
     published/v=<n>/<relation>/…parquet   the same rows as Parquet, by month where the relation has a day
+    published/v=<n>/restricted/           relations of other schemas than main, a file each, for the owner only
 
 A version is built beside the others under a name nobody reads, synced, renamed, and only then pointed at: killed
 anywhere, the old pointer and everything it points to are untouched, and the next publish sweeps up. The last three
@@ -37,7 +38,14 @@ from analytics_platform.core.durable import fsync_directory, fsync_file, storage
 from analytics_platform.core.errors import DataError
 from analytics_platform.core.failpoints import passing
 from analytics_platform.settings import Home, Settings
-from analytics_platform.transform.warehouse import STORAGE_VERSION, literal, quote, rows, warehouse_connection
+from analytics_platform.transform.warehouse import (
+    MAIN_SCHEMA,
+    STORAGE_VERSION,
+    literal,
+    quote,
+    rows,
+    warehouse_connection,
+)
 
 if TYPE_CHECKING:
     from analytics_platform.transform.translator import Manifest
@@ -63,6 +71,7 @@ LAKE_ROOT: Final = "{lake}"
 _CLOCK_SLACK_SECONDS: Final = 0.05  # file times come from a coarser clock than time.time()
 _DAY_MARGIN: Final = timedelta(days=1)  # a site's local day touches its UTC neighbours
 _DATABASE: Final = "analytics.duckdb"
+_RESTRICTED: Final = "restricted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +119,10 @@ class Publication:
     @property
     def database(self) -> Path:
         return self.path / _DATABASE
+
+    def restricted_database(self, schema: str) -> Path:
+        """The file of a schema that is not read like the others."""
+        return self.path / _RESTRICTED / f"{schema}.duckdb"
 
     @property
     def first_day(self) -> date | None:
@@ -332,24 +345,51 @@ def _fill(settings: Settings, manifest: Manifest, building: Path) -> tuple[dict[
     with warehouse_connection(settings) as connection:
         _require_marts(connection, manifest)
         database = building / _DATABASE
-        connection.execute(f"ATTACH {literal(str(database))} AS snapshot (STORAGE_VERSION {literal(STORAGE_VERSION)})")
+        restricted = building / _RESTRICTED
+        # Nobody else may look into it, from the first byte on.
+        restricted.mkdir(mode=0o700)
+        attached = {MAIN_SCHEMA: database, **{s: restricted / f"{s}.duckdb" for s in _restricted_schemas(manifest)}}
+        for schema, path in attached.items():
+            name = quote(_snapshot_of(schema))
+            connection.execute(f"ATTACH {literal(str(path))} AS {name} (STORAGE_VERSION {literal(STORAGE_VERSION)})")
         row_counts = _copy_marts(connection, manifest)
         _describe(connection, manifest, settings.home.lake, row_counts)
         passing("publish.copied")
         builds = _recorded_builds(connection)
-        connection.execute("CHECKPOINT snapshot")
+        for schema in attached:
+            connection.execute(f"CHECKPOINT {quote(_snapshot_of(schema))}")
         for node in manifest.marts():
-            _export(connection, node, building)
+            if _schema(node) == MAIN_SCHEMA:
+                _export(connection, node, building)
         passing("publish.exported")
-        connection.execute("DETACH snapshot")
+        for schema in attached:
+            connection.execute(f"DETACH {quote(_snapshot_of(schema))}")
     return row_counts, builds
 
 
+def _schema(node: Mapping[str, Any]) -> str:
+    from analytics_platform.transform.translator import schema_name
+
+    return schema_name(node)
+
+
+def _restricted_schemas(manifest: Manifest) -> list[str]:
+    """Schemas whose marts get a file of their own, not among those that everybody reads."""
+    return sorted({_schema(node) for node in manifest.marts()} - {MAIN_SCHEMA})
+
+
+def _snapshot_of(schema: str) -> str:
+    """Name under which the file of a schema is attached while it is written."""
+    return "snapshot" if schema == MAIN_SCHEMA else f"snapshot_{schema}"
+
+
+def _published_name(node: Mapping[str, Any]) -> str:
+    return f"{quote(_snapshot_of(_schema(node)))}.main.{quote(str(node['name']))}"
+
+
 def _require_marts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
-    present = {
-        name for (name,) in rows(connection, "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main'")
-    }
-    missing = [str(node["name"]) for node in manifest.marts() if node["name"] not in present]
+    present = set(rows(connection, "SELECT schema_name, table_name FROM duckdb_tables()"))
+    missing = [str(node["name"]) for node in manifest.marts() if (_schema(node), node["name"]) not in present]
     if missing:
         raise DataError(
             f"Not built yet: {', '.join(sorted(missing))}.",
@@ -361,42 +401,40 @@ def _require_marts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) ->
 def _copy_marts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> dict[str, int]:
     counts = {}
     for node in manifest.marts():
-        name = quote(str(node["name"]))
-        connection.execute(f"CREATE TABLE snapshot.main.{name} AS FROM main.{name} {_order(connection, node)}")
-        counts[str(node["name"])] = int(rows(connection, f"SELECT count(*) FROM snapshot.main.{name}")[0][0])
+        target = _published_name(node)
+        source = f"{quote(_schema(node))}.{quote(str(node['name']))}"
+        connection.execute(f"CREATE TABLE {target} AS FROM {source} {_order(connection, node)}")
+        counts[str(node["name"])] = int(rows(connection, f"SELECT count(*) FROM {target}")[0][0])
         if node.get("description"):
-            connection.execute(f"COMMENT ON TABLE snapshot.main.{name} IS {literal(str(node['description']))}")
-        present = set(_columns(connection, "snapshot", str(node["name"])))
+            connection.execute(f"COMMENT ON TABLE {target} IS {literal(str(node['description']))}")
+        present = set(_columns(connection, node))
         for column, about in node.get("columns", {}).items():
             if column in present and about.get("description"):
                 text = literal(str(about["description"]))
-                connection.execute(f"COMMENT ON COLUMN snapshot.main.{name}.{quote(column)} IS {text}")
+                connection.execute(f"COMMENT ON COLUMN {target}.{quote(column)} IS {text}")
     return counts
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, database: str, relation: str) -> list[str]:
+def _columns(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any]) -> list[str]:
+    """Columns of a relation as the warehouse has them, in order."""
     found = rows(
         connection,
-        "SELECT column_name FROM duckdb_columns() WHERE database_name = ? AND schema_name = 'main' AND table_name = ? "
-        "ORDER BY column_index",
-        [_database_name(connection) if database == "main" else database, relation],
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = ? "
+        "AND table_name = ? ORDER BY column_index",
+        [_schema(node), str(node["name"])],
     )
     return [name for (name,) in found]
-
-
-def _database_name(connection: duckdb.DuckDBPyConnection) -> str:
-    return str(rows(connection, "SELECT current_database()")[0][0])
 
 
 def _day_column(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any]) -> str | None:
     from analytics_platform.transform.translator import day_column
 
-    return day_column(_columns(connection, "main", str(node["name"])), node)
+    return day_column(_columns(connection, node), node)
 
 
 def _order(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any]) -> str:
     """Rows of one day side by side, so that a reader's date range touches few row groups."""
-    present = _columns(connection, "main", str(node["name"]))
+    present = _columns(connection, node)
     keys = [name for name in (_day_column(connection, node), "site_key", "vendor") if name in present]
     return f"ORDER BY {', '.join(quote(name) for name in keys if name)}" if keys else ""
 
@@ -405,21 +443,29 @@ def _describe(
     connection: duckdb.DuckDBPyConnection, manifest: Manifest, lake: Path, row_counts: Mapping[str, int]
 ) -> None:
     """Schema `_platform` of the snapshot: what each relation and column means, and the SQL of the staging views."""
+    from analytics_platform.transform.translator import masked_columns
+
     connection.execute(
         "CREATE SCHEMA snapshot._platform; CREATE TABLE snapshot._platform.relations (name VARCHAR, kind VARCHAR, "
         "description VARCHAR, day_column VARCHAR, row_count BIGINT, sql VARCHAR); "
         "CREATE TABLE snapshot._platform.columns "
-        "(relation VARCHAR, position INTEGER, name VARCHAR, type VARCHAR, description VARCHAR)"
+        "(relation VARCHAR, position INTEGER, name VARCHAR, type VARCHAR, description VARCHAR); "
+        "CREATE TABLE snapshot._platform.masked (relation VARCHAR, name VARCHAR)"
     )
+    masked = [[str(node["name"]), column] for node in manifest.marts() for column in masked_columns(node)]
+    if masked:
+        connection.executemany("INSERT INTO snapshot._platform.masked VALUES (?, ?)", masked)
     relations = []
     descriptions = []
+    schemas = [MAIN_SCHEMA, *_restricted_schemas(manifest)]
     for node in (*manifest.marts(), *manifest.staging()):
         name = str(node["name"])
         is_mart = name in row_counts
         sql = None if is_mart else _view_sql(connection, name, lake)
         if is_mart or sql is not None:
             about = str(node.get("description") or "")
-            kind = "mart" if is_mart else "staging"
+            schema = _schema(node)
+            kind = "staging" if not is_mart else "mart" if schema == MAIN_SCHEMA else schema
             relations.append([name, kind, about, _day_column(connection, node), row_counts.get(name), sql])
             columns = node.get("columns", {}).items()
             descriptions += [[name, column, text] for column, about in columns if (text := about.get("description"))]
@@ -432,7 +478,9 @@ def _describe(
         "SELECT c.table_name, c.column_index, c.column_name, c.data_type, d.description FROM duckdb_columns() c "
         "JOIN snapshot._platform.relations r ON r.name = c.table_name LEFT JOIN described d "
         "ON d.relation = c.table_name AND d.name = c.column_name "
-        "WHERE c.database_name = current_database() AND c.schema_name = 'main' ORDER BY c.table_name, c.column_index"
+        "WHERE c.database_name = current_database() AND list_contains(?, c.schema_name) "
+        "ORDER BY c.table_name, c.column_index",
+        [schemas],
     )
 
 
@@ -460,7 +508,7 @@ def _export(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any], buil
     folder = building / name
     folder.mkdir()
     day = _day_column(connection, node)
-    source = f"snapshot.main.{quote(name)}"
+    source = _published_name(node)
     if day is None:
         _copy_parquet(connection, f"FROM {source}", folder / "part.parquet")
         return
@@ -483,7 +531,7 @@ def _seal(building: Path) -> int:
     size = 0
     for path in _files(building):
         size += path.stat().st_size
-        path.chmod(0o444)
+        path.chmod(0o400 if path.parent.name == _RESTRICTED else 0o444)
         fsync_file(path)
     for folder in sorted({path.parent for path in _files(building)}):
         fsync_directory(folder)

@@ -19,11 +19,20 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 
 from analytics_platform.transform import MART_GROUPS
+from analytics_platform.transform.warehouse import MAIN_SCHEMA
 
 if TYPE_CHECKING:
     from dagster_dbt import DagsterDbtTranslator
 
-__all__ = ["Manifest", "dagster_dbt_translator", "day_column", "relation_name", "window_days"]
+__all__ = [
+    "Manifest",
+    "dagster_dbt_translator",
+    "day_column",
+    "masked_columns",
+    "relation_name",
+    "schema_name",
+    "window_days",
+]
 
 _ASSET_TYPES: Final = ("model", "seed", "snapshot")
 _OWNER: Final = "team:analytics"
@@ -160,6 +169,17 @@ def asset_key(node: Node) -> dg.AssetKey:
 def relation_name(node: Node) -> str:
     """Name of the table or view in the warehouse."""
     return str(node.get("alias") or node["name"])
+
+
+def schema_name(node: Node) -> str:
+    """Schema of the relation in the warehouse: `main`, or that of relations which are not read like the others."""
+    return str(node.get("schema") or MAIN_SCHEMA)
+
+
+def masked_columns(node: Node) -> tuple[str, ...]:
+    """Columns a reader sees only when asking for them (`meta.masked_columns` of a model)."""
+    meta = node.get("config", {}).get("meta") or node.get("meta") or {}
+    return tuple(meta.get("masked_columns", ()))
 
 
 def group_of(node: Node) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG",
+    "MAIN_SCHEMA",
     "SNAPSHOT",
     "STORAGE_VERSION",
     "literal",
@@ -38,6 +39,9 @@ __all__ = [
 
 STORAGE_VERSION: Final = "v1.5.0"
 """Storage format of every file the platform writes: readable by DuckDB 1.5 and later."""
+
+MAIN_SCHEMA: Final = "main"
+"""Where relations live that everybody may read; any other schema is published for the owner only."""
 
 SNAPSHOT: Final = "published"
 """Name under which a reader sees the attached snapshot."""

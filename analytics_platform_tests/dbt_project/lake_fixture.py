@@ -15,6 +15,9 @@ from typing import Any
 
 import duckdb
 
+from analytics_platform.core.lake import Lake
+from analytics_platform.core.landing import Landing
+from analytics_platform.core.ops_log import OpsLog
 from analytics_platform.core.tables import TableSpec
 
 VENDORS = ("smartlook", "inspectlet", "pirsch", "kameleoon", "kissmetrics")
@@ -41,6 +44,7 @@ class FixtureLake:
         self._connection = duckdb.connect()
         self.sites([])
         self.block([])
+        OpsLog(Lake(self.root), Landing(self.root.parent / f"{self.root.name}-landing")).prepare()
         for spec in self.specs.values():
             self._copy(spec, "_anchor", date(1970, 1, 1), [])
 

@@ -15,8 +15,10 @@ renamed as (
         wid,
         sid,
         uid,
+        {{ link_reference('session_link') }} as link_ref,
 
         ---------- words
+        {{ url_host('session_link') }} as link_host,
         duration_unit,
         landing_url,
         exit_url,

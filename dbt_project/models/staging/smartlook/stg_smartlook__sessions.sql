@@ -17,8 +17,10 @@ renamed as (
         kameleoon_visitor_code,
         uid_ref,
         email_ref,
+        {{ link_reference('dashboard_url') }} as link_ref,
 
         ---------- words
+        {{ url_host('dashboard_url') }} as link_host,
         page_urls,
         landing_url,
         exit_url,
