@@ -30,7 +30,7 @@ def notebooks() -> dict[str, Path]:
 
 
 def command_of(path: Path, *, edit: bool, port: int) -> list[str]:
-    """marimo on loopback: as an app to look at, or to edit. It asks no server for updates."""
+    """The command of marimo on loopback: as an app to look at, or to edit. It asks no server for updates."""
     verb = ["edit", "--skip-update-check"] if edit else ["run"]
     return [sys.executable, "-m", "marimo", "-q", *verb, str(path), "--host", "127.0.0.1", "--port", str(port)]
 
@@ -57,5 +57,6 @@ def notebook(
     if find_spec("marimo") is None:
         raise ConfigurationError("marimo is not installed.", "Install analytics-platform[notebook].")
     environment = os.environ | {HOME_VARIABLE: str(load_settings().home.root)}
-    if subprocess.run(command_of(found[name], edit=edit, port=port), env=environment, check=False).returncode:
+    command = command_of(found[name], edit=edit, port=port)
+    if subprocess.run(command, env=environment, check=False).returncode:  # noqa: S603 - our own interpreter
         raise typer.Exit(EXIT_FAILED)

@@ -141,10 +141,10 @@ def show_metric(screen: Console, report: MetricReport) -> None:
     for name in ("site", "date", "vendor", "native", "common", "difference"):
         effect.add_column(name, justify="right" if name in ("native", "common", "difference") else "left")
     form = ".3f" if report.metric.endswith("rate") else ",.0f"
-    for each in report.differences:
-        known = each.native is not None and each.common is not None
-        change = _shown((each.common or 0.0) - (each.native or 0.0) if known else None, f"+{form}")
-        row = (each.site, str(each.stat_date), each.vendor, _shown(each.native, form), _shown(each.common, form))
+    for shown in report.differences:
+        known = shown.native is not None and shown.common is not None
+        change = _shown((shown.common or 0.0) - (shown.native or 0.0) if known else None, f"+{form}")
+        row = (shown.site, str(shown.stat_date), shown.vendor, _shown(shown.native, form), _shown(shown.common, form))
         effect.add_row(*row, change)
     screen.print(effect)
 

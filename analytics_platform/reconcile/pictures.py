@@ -87,14 +87,15 @@ def _require(frame: pd.DataFrame, title: str) -> None:
 
 
 def _reconciliation(query: Query, asked: Asked) -> Picture:
-    """Every vendor's native number over the dates, with the breaks."""
+    """Every vendor's native number over the dates, the anchor's too, with the breaks."""
     from analytics_platform.reconcile import plots
 
     title = f"{asked.site}: {asked.metric}{asked.when}"
     frame = query(
-        "SELECT vendor, stat_date, value, status = 'break' AND change_point_date = stat_date AS is_break "
-        f"FROM fct_vendor_reconciliation WHERE {asked.condition('stat_date')} AND metric = {literal(asked.metric)} "
-        "ORDER BY vendor, stat_date"
+        f"WITH mine AS (SELECT * FROM fct_vendor_reconciliation WHERE {asked.condition('stat_date')} "
+        f"AND metric = {literal(asked.metric)}) "
+        "SELECT vendor, stat_date, value, status = 'break' AND change_point_date = stat_date AS is_break FROM mine "
+        "UNION ALL SELECT DISTINCT anchor_vendor, stat_date, anchor_value, false FROM mine ORDER BY vendor, stat_date"
     )
     _require(frame, title)
     return Picture(title=title, png=plots.vendor_lines(frame, title=title, metric=asked.metric))
@@ -106,9 +107,9 @@ def _waterfall(query: Query, asked: Asked) -> Picture:
 
     condition = f"{asked.condition('stat_date')} AND metric = {literal(asked.metric)}"
     frame = query(
-        "WITH parts AS (SELECT vendor, anchor_vendor, component, min(step_number) AS step_number, sum(effect) AS effect, "
-        f"sum(anchor_value) AS anchor_value, sum(vendor_value) AS vendor_value FROM fct_reconciliation_waterfall "
-        f"WHERE {condition} GROUP BY vendor, anchor_vendor, component), "
+        "WITH parts AS (SELECT vendor, anchor_vendor, component, min(step_number) AS step_number, "
+        "sum(effect) AS effect, sum(anchor_value) AS anchor_value, sum(vendor_value) AS vendor_value "
+        f"FROM fct_reconciliation_waterfall WHERE {condition} GROUP BY vendor, anchor_vendor, component), "
         "widest AS (SELECT vendor FROM parts GROUP BY vendor "
         "ORDER BY abs(any_value(vendor_value) - any_value(anchor_value)) DESC, vendor LIMIT 1) "
         "SELECT parts.* FROM parts JOIN widest USING (vendor) ORDER BY step_number"

@@ -54,7 +54,6 @@ def vendor_lines(daily: pd.DataFrame, *, title: str, metric: str) -> bytes:
         A PNG.
     """
     import pandas as pd
-    from matplotlib.dates import AutoDateLocator, DateFormatter
 
     with _figure(width=7.5, height=3.4) as (figure, axes):
         for number, vendor, rows in _by_vendor(daily):
@@ -75,8 +74,8 @@ def vendor_lines(daily: pd.DataFrame, *, title: str, metric: str) -> bytes:
                         fontsize=8,
                         arrowprops={"arrowstyle": "->", "color": style["color"]},
                     )
-        axes.xaxis.set_major_locator(AutoDateLocator(minticks=1, maxticks=8, interval_multiples=False))
-        axes.xaxis.set_major_formatter(DateFormatter("%d %b"))
+        axes.xaxis.set_major_locator(_tick_places())
+        axes.xaxis.set_major_formatter(_tick_dates())
         axes.set_ylabel(f"{metric} a day (native)")
         axes.set_ylim(bottom=0)
         axes.set_title(title, loc="left")
@@ -96,7 +95,7 @@ def waterfall(parts: pd.DataFrame, *, title: str, metric: str) -> bytes:
         A PNG.
     """
     first = parts.iloc[0]
-    effects = {str(row.component): float(row.effect) for row in parts.itertuples()}
+    effects = dict(zip(parts["component"].astype(str), parts["effect"].astype("float64"), strict=True))
     start, end = float(first["anchor_value"]), float(first["vendor_value"])
     bars = [(f"{first['anchor_vendor']}\n(anchor)", 0.0, start, _TOTAL, f"{start:,.0f}")]
     level = start
@@ -135,8 +134,7 @@ def heat_map(hours: pd.DataFrame, *, title: str, counted: str) -> bytes:
     import numpy as np
 
     grid = np.zeros((7, 24))
-    for row in hours.itertuples():
-        grid[int(row.weekday) - 1, int(row.hour)] = float(row.value)
+    grid[hours["weekday"].to_numpy(dtype=int) - 1, hours["hour"].to_numpy(dtype=int)] = hours["value"].to_numpy(float)
     with _figure(width=7.5, height=2.8) as (figure, axes):
         image = axes.imshow(grid, aspect="auto", cmap="cividis", vmin=0)
         axes.set_yticks(range(7), _WEEKDAYS)
@@ -177,6 +175,18 @@ def funnel(steps: pd.DataFrame, *, title: str, counted: str = "visitors") -> byt
         axes.set_title(title, loc="left")
         axes.legend(fontsize=8, frameon=False, loc="lower right")
         return _png(figure)
+
+
+def _tick_places() -> Any:
+    from matplotlib.dates import AutoDateLocator
+
+    return AutoDateLocator(minticks=1, maxticks=8, interval_multiples=False)  # type: ignore[no-untyped-call]
+
+
+def _tick_dates() -> Any:
+    from matplotlib.dates import DateFormatter
+
+    return DateFormatter("%d %b")  # type: ignore[no-untyped-call]
 
 
 def _by_vendor(frame: pd.DataFrame) -> Sequence[tuple[int, str, pd.DataFrame]]:

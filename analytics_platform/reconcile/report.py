@@ -209,8 +209,8 @@ def _gap(parts: pd.DataFrame) -> Gap:
         anchor_value=float(first["anchor_value"]),
         vendor_value=float(first["vendor_value"]),
         parts=tuple(
-            Part(component=str(row.component), effect=float(row.effect), method=str(row.method))
-            for row in parts.itertuples()
+            Part(component=str(row["component"]), effect=float(row["effect"]), method=str(row["method"]))
+            for row in parts.to_dict("records")
         ),
         causes=causes(parts.to_dict("records")),
     )
