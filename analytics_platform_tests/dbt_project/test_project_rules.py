@@ -15,10 +15,14 @@ from analytics_platform_tests.dbt_project.lake_fixture import table_specs
 Node = dict[str, Any]
 
 _DERIVED_IN_STAGING = {
-    ("inspectlet", "sessions"): {"os_name"},
+    ("inspectlet", "sessions"): {"os_name", "is_bot_user_agent"},
+    ("smartlook", "sessions"): {"is_bot_user_agent"},
     ("inspectlet", "session_tags"): {"kameleoon_visitor_code"},
 }
 """Columns that staging makes: from a column whose other values stay in the lake, or by reading a user agent."""
+
+
+_RECONCILES = ("int_anchor_days", "int_reconciliation_", "int_waterfall_")
 
 
 def _nodes(built: Warehouse, kind: str) -> list[Node]:
@@ -68,10 +72,13 @@ def test_staging_reads_one_source_and_nothing_else(built: Warehouse) -> None:
 
 def test_only_staging_reads_sources_and_layers_point_forward(built: Warehouse) -> None:
     allowed = {"staging": set(), "intermediate": {"staging", "intermediate"}, "marts": {"intermediate", "marts"}}
+    history = "model.analytics_platform.fct_daily_traffic"  # sixty days back from the newest: more than any window holds
     nodes = built.manifest()["nodes"]
     for node in _nodes(built, "model"):
         for parent in node["depends_on"]["nodes"]:
-            if parent.startswith("model."):
+            if parent == history:
+                assert _layer(node) == "marts" or node["name"].startswith(_RECONCILES), node["name"]
+            elif parent.startswith("model."):
                 assert _layer(nodes[parent]) in allowed[_layer(node)], (node["name"], parent)
             elif parent.startswith("source."):
                 assert _layer(node) == "staging", node["name"]
@@ -84,6 +91,8 @@ def test_marts_have_enforced_contracts(built: Warehouse) -> None:
         "fct_daily_traffic",
         "fct_offline_conversions",
         "fct_audience_members",
+        "fct_vendor_reconciliation",
+        "fct_reconciliation_waterfall",
         "dim_site",
         "dim_vendor",
         "dim_metric_definition",
