@@ -17,7 +17,8 @@ accepted as (
         site_key,
         stat_date,
         {% for metric in metrics -%}
-        sum(anchor_{{ metric }} * {{ metric }}_ratio) as expected_{{ metric }}{{ ',' if not loop.last }}
+        sum(anchor_{{ metric }} * {{ metric }}_ratio) as expected_{{ metric }},
+        sum(anchor_{{ metric }} * {{ metric }}_ratio * site_factor) as reached_{{ metric }}{{ ',' if not loop.last }}
         {% endfor %}
     from {{ ref('int_acceptance_ratios') }}
     group by vendor, site_key, stat_date
@@ -55,6 +56,8 @@ long as (
         days.ruled_{{ metric }} - days.human_{{ metric }} as bots,
         -- All the vendor would have had of the anchor's: by country, at the ratio of the stretch.
         accepted.expected_{{ metric }} as expected,
+        -- The same with what all countries went through together, which is nobody's consent and stays unexplained.
+        accepted.reached_{{ metric }} as reached,
         days.flat_share_{{ metric }} as flat_share,
         {% if metric == 'views' -%}
         coalesce(untagged.anchor_views, 0) as anchor_untagged,
@@ -82,9 +85,9 @@ raw_effects as (
         *,
         vendor_value - anchor_value as gap,
         is_complete and has_session_rows as is_taken_apart,
-        -expected * flat_share as sampling,
+        -reached * flat_share as sampling,
         expected - anchor_value as consent,
-        -greatest(0, expected / nullif(anchor_value, 0) * anchor_untagged * (1 - flat_share) - seen_untagged) as tag_missing
+        -greatest(0, reached / nullif(anchor_value, 0) * anchor_untagged * (1 - flat_share) - seen_untagged) as tag_missing
     from long
 
 ),
