@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BREAK_SHARE", "Change", "Segment", "breaks", "dispersion", "segments"]
+__all__ = ["BREAK_SHARE", "Change", "Segment", "breaks", "dispersion", "segments", "shared_levels"]
 
 BREAK_SHARE: Final = 0.25
 """A break is a change of the ratio by more than this share of its old level (MARTS 4.6)."""
@@ -29,6 +30,11 @@ BREAK_SHARE: Final = 0.25
 _MEDIAN_CHI_SQUARE: Final = 0.4549  # of one degree of freedom
 _LEAST_DISPERSION: Final = 0.6
 _HALF: Final = 0.5  # added to counts before a logarithm: a day of nothing has a finite one
+
+_SHARED_VOLUME: Final = 0.8
+_SHARED_GROUPS: Final = 0.75
+_FEWEST_GROUPS: Final = 3
+_SAME_LEVEL: Final = 0.08
 
 Floats = npt.NDArray[np.float64]
 
@@ -170,6 +176,55 @@ def breaks(
             found.append(Change(start, before, after))
             baseline_start, odd = start, set()
     return found
+
+
+def shared_levels(values: Floats, anchors: Floats, *, shortest: int = 2) -> Floats:
+    """The part of the ratios' ups and downs that all groups (countries, say) went through together.
+
+    A consent banner changes one country, a tag that half works changes all of them on the same day. At each change of
+    the total ratio the groups are asked: where at least 80 % of the volume and three quarters of the groups (of three
+    and more) moved the same way and at least half as far, the change is shared.
+
+    Args:
+        values: days x groups, the vendor's counts.
+        anchors: days x groups, the anchor's; a day's total is above 0.
+        shortest: fewest days of a level.
+
+    Returns:
+        One factor a day: 1 at first, 0.6 from the day on which all groups fell by 40 %. A level that comes back to
+        within 8 % of an earlier one is that level: the way back is never met exactly.
+    """
+    v, a = np.asarray(values, dtype=np.float64), np.asarray(anchors, dtype=np.float64)
+    factors = np.ones(len(v))
+    if v.ndim != 2 or v.shape != a.shape or v.shape[1] < _FEWEST_GROUPS:
+        return factors
+    cut = segments(v.sum(axis=1), a.sum(axis=1), shortest=shortest)
+    known = [1.0]
+    for before, after in pairwise(cut):
+        factor = factors[before.last] * _shared_step(v, a, before, after)
+        factor = next((level for level in known if abs(factor / level - 1) < _SAME_LEVEL), factor)
+        known.append(factor)
+        factors[after.first : after.last + 1] = factor
+    return factors
+
+
+def _shared_step(v: Floats, a: Floats, before: Segment, after: Segment) -> float:
+    """The factor by which all groups moved between two segments of the total; 1 where they did not move together."""
+    old, new = slice(before.first, before.last + 1), slice(after.first, after.last + 1)
+    a_old, a_new = a[old].sum(axis=0), a[new].sum(axis=0)
+    seen = (a_old > 0) & (a_new > 0)
+    if int(seen.sum()) < _FEWEST_GROUPS:
+        return 1.0
+    steps = np.log((v[new].sum(axis=0)[seen] + _HALF) / (a_new[seen] + _HALF))
+    steps -= np.log((v[old].sum(axis=0)[seen] + _HALF) / (a_old[seen] + _HALF))
+    weights = np.minimum(a_old, a_new)[seen]
+    total = math.log((after.ratio + 1e-9) / (before.ratio + 1e-9))
+    moved = (np.sign(steps) == np.sign(total)) & (np.abs(steps) >= abs(total) / 2)
+    if weights[moved].sum() < _SHARED_VOLUME * weights.sum() or moved.mean() < _SHARED_GROUPS:
+        return 1.0
+    order = np.argsort(steps, kind="stable")
+    middle = int(np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2))
+    return float(np.exp(steps[order][middle]))
 
 
 def _level(v: Floats, a: Floats, days: list[int]) -> float:

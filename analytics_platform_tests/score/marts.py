@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -112,9 +111,7 @@ def _fetch(settings: Settings, scored: ScoredWorld, sites: Sequence[Site]) -> No
                 _run(fetcher, stream, site, scored, ledger, clock)
 
 
-def _run(
-    fetcher: Fetcher, stream: Stream, site: Site, scored: ScoredWorld, ledger: Ledger, clock: ManualClock
-) -> None:
+def _run(fetcher: Fetcher, stream: Stream, site: Site, scored: ScoredWorld, ledger: Ledger, clock: ManualClock) -> None:
     ids = site.ids(stream.vendor) or {}
     context = SiteContext(key=site.key, timezone=site.timezone, ids=ids)
     resource = vendor_resource(stream.vendor)
@@ -134,8 +131,8 @@ def has_model(name: str) -> bool:
     return any((PROJECT_DIRECTORY / "models").rglob(f"{name}.sql"))
 
 
-def build_warehouse(home: Path, worlds: Sequence[ScoredWorld], models: Sequence[str]) -> None:
-    """One dbt build of these models and all they are made of, without tests.
+def build_warehouse(home: Path, worlds: Sequence[ScoredWorld], models: Sequence[str]) -> Path:
+    """One dbt build of these models and all they are made of, without tests; the warehouse's file.
 
     Raises:
         RuntimeError: dbt failed; its last lines.
@@ -168,4 +165,4 @@ def build_warehouse(home: Path, worlds: Sequence[ScoredWorld], models: Sequence[
     if done.returncode:
         lines = f"{done.stdout}\n{done.stderr}".strip().splitlines()
         raise RuntimeError("dbt failed:\n" + "\n".join(lines[-15:]))
-    sys.stdout.flush()
+    return settings.home.warehouse

@@ -101,9 +101,7 @@ def break_world(seed: int, *, days: int = 56, size: float = 1.0) -> ScoredWorld:
         plant("bot_burst", site.key, day, day, visitors=80, javascript_share=0.5)
         small = int(draw.integers(20, days - 10))
         plant("ratio_break", site.key, small, small + 9, vendor=str(draw.choice(_VENDORS)), lost_share=0.10)
-    world = generate(
-        seed=seed, first_day=first_day, days=days, sites=sites, scale=2.7 * size, stories=plant.stories
-    )
+    world = generate(seed=seed, first_day=first_day, days=days, sites=sites, scale=2.7 * size, stories=plant.stories)
     return ScoredWorld(purpose="breaks", world=world)
 
 
@@ -115,9 +113,7 @@ def experiment_world(seed: int, *, days: int = 14, size: float = 1.0) -> ScoredW
     plant = _Planter(first_day, days)
     for broken in draw.permutation(4)[:2]:
         plant("broken_split", sites[broken].key, 0, days, other_share=0.40)
-    world = generate(
-        seed=seed, first_day=first_day, days=days, sites=sites, scale=1.6 * size, stories=plant.stories
-    )
+    world = generate(seed=seed, first_day=first_day, days=days, sites=sites, scale=1.6 * size, stories=plant.stories)
     return ScoredWorld(purpose="experiments", world=world, panel_share=1.0)
 
 

@@ -14,14 +14,15 @@ segments as (
         site_key,
         country_bucket,
         cast(stat_date as date) as stat_date,
-        cast(stretch_start_date as date) as stretch_start_date
+        cast(stretch_start_date as date) as stretch_start_date,
+        site_factor
     from {{ ref('int_acceptance_segments') }}
 
 ),
 
 placed as (
 
-    select days.*, segments.stretch_start_date
+    select days.*, segments.stretch_start_date, segments.site_factor
     from days
     inner join segments
         on
@@ -41,7 +42,7 @@ ratios as (
         stretch_start_date,
         count(*) filter (is_training) as training_days,
         {% for metric in ['sessions', 'visitors', 'views'] -%}
-        sum({{ metric }}) filter (is_training) / nullif(sum(anchor_{{ metric }}) filter (is_training), 0) as {{ metric }}_ratio{{ ',' if not loop.last }}
+        sum({{ metric }}) filter (is_training) / nullif(sum(anchor_{{ metric }} * site_factor) filter (is_training), 0) as {{ metric }}_ratio{{ ',' if not loop.last }}
         {% endfor %}
     from placed
     group by vendor, site_key, country_bucket, stretch_start_date
@@ -55,7 +56,7 @@ overall as (
         vendor,
         site_key,
         {% for metric in ['sessions', 'visitors', 'views'] -%}
-        sum({{ metric }}) filter (is_training) / nullif(sum(anchor_{{ metric }}) filter (is_training), 0) as {{ metric }}_ratio{{ ',' if not loop.last }}
+        sum({{ metric }}) filter (is_training) / nullif(sum(anchor_{{ metric }} * site_factor) filter (is_training), 0) as {{ metric }}_ratio{{ ',' if not loop.last }}
         {% endfor %}
     from placed
     group by vendor, site_key
@@ -70,6 +71,7 @@ final as (
         placed.stat_date,
         placed.country_bucket,
         placed.stretch_start_date,
+        placed.site_factor,
         ratios.training_days,
         {% for metric in ['sessions', 'visitors', 'views'] -%}
         placed.all_anchor_{{ metric }} as anchor_{{ metric }},

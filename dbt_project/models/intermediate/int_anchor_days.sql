@@ -67,7 +67,7 @@ judged as (
 
 ),
 
-final as (
+moved as (
 
     select
         site_key,
@@ -80,14 +80,20 @@ final as (
         if(day_basis = 'shifted_hours', round(visitors * shifted_sessions / nullif(sessions, 0)), visitors) as visitors
     from judged
 
+),
+
+final as (
+
+    select
+        site_key,
+        stat_date,
+        day_basis,
+        is_complete_day,
+        cast(sessions as bigint) as sessions,
+        cast(views as bigint) as views,
+        cast(visitors as bigint) as visitors
+    from moved
+
 )
 
-select
-    site_key,
-    stat_date,
-    day_basis,
-    is_complete_day,
-    cast(sessions as bigint) as sessions,
-    cast(views as bigint) as views,
-    cast(visitors as bigint) as visitors
-from final
+select * from final
