@@ -11,7 +11,6 @@ A window is replaced whole by the models themselves.
 # No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter at run time.
 import base64
 import io
-import json
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
+from analytics_platform.core.durable import replace_file
 from analytics_platform.core.lake import Lake, SiteRow
 from analytics_platform.core.partitions import day_partitions
 from analytics_platform.core.redaction import redact
@@ -246,9 +246,9 @@ def _run_dbt(
     dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
     outcome = _Outcome()
     failures = _Failures()
-    with _dbt_environment(settings):
+    with _dbt_environment(settings, window):
         invocation = dbt.cli(
-            _arguments(context, manifest, window),
+            [*_arguments(context, manifest), "--partial-parse-file-path", str(_parsed_before(settings))],
             manifest=manifest.with_attached_tests(),
             dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
             target_path=target,
@@ -268,6 +268,7 @@ def _run_dbt(
                     target_path=invocation.target_path,
                 )
     exit_code = invocation.process.wait()
+    _keep_parsed(settings, target)
     if exit_code != 0:
         outcome.failure = failures.describe(target / "dbt.log", *window, exit_code=exit_code, last_lines=lines.last)
         outcome.metadata = {
@@ -277,10 +278,19 @@ def _run_dbt(
     return outcome
 
 
-def _arguments(context: dg.AssetExecutionContext, manifest: Manifest, window: tuple[date, date]) -> list[str]:
-    first, last = window[0] - timedelta(days=1), window[1] + timedelta(days=1)
+def _parsed_before(settings: Settings) -> Path:
+    """What dbt parsed the last time in this home: it depends on the home's paths, so the project's own is of no use."""
+    return settings.home.dbt_target / "partial_parse.msgpack"
+
+
+def _keep_parsed(settings: Settings, target: Path) -> None:
+    made = target / "partial_parse.msgpack"
+    if made.is_file():
+        replace_file(made, _parsed_before(settings))
+
+
+def _arguments(context: dg.AssetExecutionContext, manifest: Manifest) -> list[str]:
     arguments = ["build", "--exclude-resource-type", "unit_test"]
-    arguments += ["--vars", json.dumps({"window_start": str(first), "window_end": str(last)})]
     selected = set(context.selected_asset_keys)
     nodes = [node for node in manifest.assets if dg.AssetKey(relation_name(node)) in selected]
     if len(nodes) < len(manifest.assets):
@@ -315,14 +325,17 @@ def _dbt_cli() -> "type[DbtCliResource]":
 
 
 @contextmanager
-def _dbt_environment(settings: Settings) -> Iterator[None]:
-    """The variables profiles.yml and the sources read, for this process (the adapter) and dbt's (inherited)."""
+def _dbt_environment(settings: Settings, window: tuple[date, date]) -> Iterator[None]:
+    """The variables profiles.yml, the sources and `window_bound` read, for this process and dbt's (inherited)."""
+    first, last = window[0] - timedelta(days=1), window[1] + timedelta(days=1)
     settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
     wanted = {
         "ANALYTICS_PLATFORM_LAKE": str(settings.home.lake),
         "ANALYTICS_PLATFORM_WAREHOUSE": str(settings.home.warehouse),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         "DBT_USE_COLORS": "false",
+        "DBT_ENV_CUSTOM_ENV_WINDOW_START": str(first),
+        "DBT_ENV_CUSTOM_ENV_WINDOW_END": str(last),
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -39,6 +39,7 @@ import dagster_dbt.core.dbt_cli_invocation as invocations
 import dbt.adapters.duckdb.environments.local as local
 import duckdb
 from dbt.cli.main import dbtRunner
+from dbt_common.events.functions import reset_metadata_vars
 
 import analytics_platform.transform.assets as transform_assets
 from analytics_platform.core.resources import PlatformResource
@@ -192,6 +193,7 @@ def _dbt(order_from: int, wanted: Mapping[str, Any], manifest: Any) -> int:
     order = json.loads(line)
     os.environ.clear()
     os.environ.update(order["env"])
+    reset_metadata_vars()  # read once a process, and this one was forked from one that had no window
     os.chdir(order["cwd"])
     sys.argv = order["args"]
     if wanted:
@@ -207,7 +209,7 @@ def parsed() -> Any:
     """The project's manifest for this home: what every dbt start would make of it again."""
     arguments = ["parse", "--project-dir", str(PROJECT_DIRECTORY), "--profiles-dir", str(PROJECT_DIRECTORY)]
     arguments += ["--quiet", "--log-level-file", "none", "--target-path", os.environ["DBT_PARSE_TARGET"]]
-    with transform_assets._dbt_environment(load_settings()):
+    with transform_assets._dbt_environment(load_settings(), (date(2026, 1, 1), date(2026, 1, 1))):
         result = dbtRunner().invoke(arguments)
     assert result.success, result.exception
     return result.result
