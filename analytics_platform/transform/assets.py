@@ -248,7 +248,7 @@ def _run_dbt(
     failures = _Failures()
     with _dbt_environment(settings, window):
         invocation = dbt.cli(
-            [*_arguments(context, manifest), "--partial-parse-file-path", str(_parsed_before(settings))],
+            [*_arguments(context, manifest), *_parsed_option(settings)],
             manifest=manifest.with_attached_tests(),
             dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
             target_path=target,
@@ -281,6 +281,11 @@ def _run_dbt(
 def _parsed_before(settings: Settings) -> Path:
     """What dbt parsed the last time in this home: it depends on the home's paths, so the project's own is of no use."""
     return settings.home.dbt_target / "partial_parse.msgpack"
+
+
+def _parsed_option(settings: Settings) -> list[str]:
+    before = _parsed_before(settings)
+    return ["--partial-parse-file-path", str(before)] if before.is_file() else []
 
 
 def _keep_parsed(settings: Settings, target: Path) -> None:

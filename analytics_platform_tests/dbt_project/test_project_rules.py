@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ _DERIVED_IN_STAGING = {
 }
 """Columns that staging makes: from a column whose other values stay in the lake, or by reading a user agent or link."""
 
-_OUR_OWN = {"stg_ops__http_requests", "stg_ops__quota_windows", "stg_ops__partition_status", "stg_ops__partition_measures"}
+_OUR_OWN = {
+    "stg_ops__http_requests",
+    "stg_ops__quota_windows",
+    "stg_ops__partition_status",
+    "stg_ops__partition_measures",
+}
 """Staging of what the platform writes about itself: no vendor's table, and marts may read it as it is."""
 
 
@@ -77,7 +83,9 @@ def test_staging_reads_one_source_and_nothing_else(built: Warehouse) -> None:
 
 def test_only_staging_reads_sources_and_layers_point_forward(built: Warehouse) -> None:
     allowed = {"staging": set(), "intermediate": {"staging", "intermediate"}, "marts": {"intermediate", "marts"}}
-    history = "model.analytics_platform.fct_daily_traffic"  # sixty days back from the newest: more than any window holds
+    history = (
+        "model.analytics_platform.fct_daily_traffic"  # sixty days back from the newest: more than any window holds
+    )
     nodes = built.manifest()["nodes"]
     for node in _nodes(built, "model"):
         for parent in node["depends_on"]["nodes"]:
@@ -140,3 +148,9 @@ def test_the_project_needs_no_package_and_sends_nothing() -> None:
     assert not (PROJECT / "packages.yml").exists()
     assert not (PROJECT / "dependencies.yml").exists()
     assert "send_anonymous_usage_stats: false" in (PROJECT / "dbt_project.yml").read_text()
+
+
+def test_no_two_tests_share_a_name(built: Warehouse) -> None:
+    names = Counter(n["name"] for n in _nodes(built, "test"))
+    # Dagster knows a check by its name: two of one name end the step when the second reports.
+    assert [name for name, times in names.items() if times > 1] == []
