@@ -48,7 +48,7 @@ def make_plan(
         )
         lines: list[PlanLine] = []
         spenders: dict[str, tuple[Spender, list[PlanLine]]] = {}
-        off: list[str] = []
+        off: dict[tuple[str, tuple[str, ...]], list[str]] = {}
         for vendor in vendors or vendor_names():
             resource = vendor_resource(vendor)
             for site in settings.sites_with(vendor):
@@ -57,7 +57,7 @@ def make_plan(
                     continue
                 missing = resource.missing_variables(ids)
                 if missing:
-                    off.append(f"{vendor} {site.key}: {', '.join(missing)} not set")
+                    off.setdefault((vendor, missing), []).append(site.key)
                 context = SiteContext(key=site.key, timezone=site.timezone, ids=ids)
                 found = [planner.line(stream, context, days, refresh=refresh) for stream in streams_of(vendor)]
                 spender = _spender(resource, ids)
@@ -71,7 +71,9 @@ def make_plan(
         made_at=made_at,
         lines=tuple(lines),
         accounts=tuple(accounts),
-        off=tuple(off),
+        off=tuple(
+            f"{vendor} {', '.join(keys)}: {', '.join(missing)} not set" for (vendor, missing), keys in off.items()
+        ),
     )
 
 

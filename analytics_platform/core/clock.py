@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -23,7 +24,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start; never goes back."""
+        """Seconds from an arbitrary start that is no earlier than the machine's; never goes back while it is up."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -52,7 +53,8 @@ class SystemClock:
 class ManualClock:
     """A clock that moves only when told: `sleep` advances it and returns at once. Thread-safe.
 
-    `now` and `monotonic` move together; `jump` moves `now` alone, as an NTP step or a wrong host clock does.
+    `now` and `monotonic` move together; `jump` moves `now` alone, as an NTP step or a wrong host clock does; `reboot`
+    begins `monotonic` anew.
 
     Args:
         start: first value of `now()`, an aware instant.
@@ -64,6 +66,7 @@ class ManualClock:
         self._lock = threading.Lock()
         self._now = start.astimezone(UTC)
         self._monotonic = 0.0
+        self._boot_id = str(uuid.uuid4())
         self._slept: list[float] = []
 
     def now(self) -> datetime:
@@ -72,7 +75,7 @@ class ManualClock:
             return self._now
 
     def monotonic(self) -> float:
-        """Seconds slept or advanced since construction."""
+        """Seconds slept or advanced since construction, or since the last `reboot`."""
         with self._lock:
             return self._monotonic
 
@@ -95,6 +98,19 @@ class ManualClock:
         """Move the wall clock alone, either way."""
         with self._lock:
             self._now += timedelta(seconds=seconds)
+
+    def reboot(self, *, off_seconds: float = 0.0) -> None:
+        """The machine was off for so long: the wall clock went on, the monotonic one starts again at zero."""
+        self.advance(off_seconds)
+        with self._lock:
+            self._monotonic = 0.0
+            self._boot_id = str(uuid.uuid4())
+
+    @property
+    def boot_id(self) -> str:
+        """The same as long as monotonic readings can be compared."""
+        with self._lock:
+            return self._boot_id
 
     @property
     def slept(self) -> tuple[float, ...]:

@@ -34,7 +34,8 @@ REQUESTS_AT_FIRST: Final = 8
 
 _LEAST: Final = 4
 _SPARE_SHARE: Final = 0.5
-_SPARE: Final = 4
+_SPARE: Final = 8
+"""So many can leave while the caller is busy with a page: 160 ms at 50 a second, a disk's bad moment."""
 _MEMORY: Final = 100
 """Requests that a measurement remembers: several windows of the limits that matter here, 5 to 50 in a second."""
 
@@ -67,7 +68,7 @@ class InFlight:
         # One step a round: those in flight have not felt the last step yet.
         if self._since_change >= self.allowed:
             self._since_change = 0
-            up = min(self.wanted - self.allowed, max(1, self.allowed // 4))
+            up = min(self.wanted - self.allowed, max(1, self.allowed // 2))
             self.allowed += max(up, -1)
 
     @property

@@ -26,12 +26,12 @@ import dagster as dg
 
 from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, partition_profiles, run_suites
 from analytics_platform.core.data_docs import DataDocs, Validated
+from analytics_platform.core.deferring import defer_readers, fetch_or_defer
 from analytics_platform.core.errors import ConfigurationError, PlatformError, TransientVendorError, Where
-from analytics_platform.core.fetch import Deferred, Fetcher, FetchOutcome, SiteContext
+from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import DecodedPartition, Lake
-from analytics_platform.core.partitions import contiguous, partition_key, split_key, vendor_partitions
+from analytics_platform.core.partitions import partition_key, split_key, vendor_partitions
 from analytics_platform.core.progress import Progress
-from analytics_platform.core.quota_policy import Deferral, spending
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource, VendorResource
 from analytics_platform.core.run_numbers import landed_text, plan_of_run, tag_spent
@@ -56,7 +56,8 @@ _PREVIEW_ROWS = 5
 _PREVIEW_COLUMNS = 12
 _LOG_EVERY_SECONDS = 5.0
 _FALLBACK_RESUME_SECONDS = 3600
-_AFTER_UPSTREAM_SECONDS = 300
+_STREAM_METADATA = "stream"
+"""The stream a table comes from, "vendor/stream": shown to people, and how a run finds what reads what."""
 _RECHECKED_DAYS = 7
 _LATE_AFTER = timedelta(hours=26)
 _STALE_AFTER = timedelta(hours=50)
@@ -156,6 +157,7 @@ def _asset_spec(spec: TableSpec, stream: Stream, partitions: dg.MultiPartitionsD
         metadata={
             "dagster/column_schema": _column_schema(spec),
             "natural_key": ", ".join(spec.key),
+            _STREAM_METADATA: stream.qualified_name,
             "day_basis": spec.day_basis,
             "lookback_days": stream.lookback_days,
             **({"vendor_document": dg.MetadataValue.url(spec.source_url)} if spec.source_url else {}),
@@ -278,66 +280,51 @@ def _fetch(
     if context.run.tags.get(REPLAY_TAG) == "true":
         return fetcher.replay(stream, site, days)
     refresh = context.run.tags.get(REFRESH_TAG) == "true"
-    is_backfill = len(days) > 1 or "dagster/backfill" in context.run.tags
-    waiting = _deferred_upstream(ledger, stream, site)
-    ready = [day for day in days if not any(d.first_day <= day <= d.last_day for d in waiting)]
-    with spending(stream=stream.name, site=site.key, run_id=context.run_id, backfill=is_backfill):
-        outcome = fetcher.run(stream, site, ready, connect=connect, refresh=refresh) if ready else FetchOutcome()
-        if outcome.deferred is not None:
-            # A 429 that the ledger did not expect: what the vendor has counted says how long this will take.
-            settle_doubt(vendor, site.ids, ledger)
-    if len(ready) < len(days) and outcome.error is None and outcome.deferred is None:
-        outcome.deferred = _after_upstream(waiting, [day for day in days if day not in ready], outcome, fetcher)
-    _remember_deferral(ledger, stream, site, outcome, days, fetcher)
+    outcome = fetch_or_defer(
+        stream,
+        site,
+        days,
+        fetcher=fetcher,
+        ledger=ledger,
+        connect=connect,
+        run_id=context.run_id,
+        is_backfill=_is_backfill(context, stream, days, fetcher.in_seconds(0).date()),
+        refresh=refresh,
+        # A 429 that the ledger did not expect: what the vendor has counted says how long this will take.
+        when_refused=lambda: settle_doubt(vendor, site.ids, ledger),
+    )
+    if outcome.deferred is not None:
+        defer_readers(
+            ledger,
+            _readers_in_run(context, stream),
+            site.key,
+            days,
+            upstream=stream.qualified_name,
+            resume_at=outcome.deferred.resume_at or fetcher.in_seconds(_FALLBACK_RESUME_SECONDS),
+        )
     return outcome
 
 
-def _deferred_upstream(ledger: "Ledger", stream: Stream, site: SiteContext) -> list[Deferral]:
-    """Deferred work whose rows this stream reads: half of them would look like all of them."""
-    if not stream.depends_on:
-        return []
-    vendors = {name.partition("/")[0] for name in stream.depends_on} - {stream.vendor}
-    return [
-        deferral
-        for deferral in ledger.deferrals()
-        if deferral.site == site.key
-        and (f"{deferral.vendor}/{deferral.stream}" in stream.depends_on or deferral.vendor in vendors)
-    ]
+def _is_backfill(context: dg.AssetExecutionContext, stream: Stream, days: Sequence[date], today: date) -> bool:
+    """Whether a reserve is not for it: it is for the days the daily schedule asks for, whoever asks."""
+    return "dagster/backfill" in context.run.tags or days[0] < today - timedelta(days=stream.lookback_days + 2)
 
 
-def _after_upstream(
-    waiting: Sequence[Deferral], days: Sequence[date], outcome: FetchOutcome, fetcher: Fetcher
-) -> Deferred:
-    names = sorted({f"{deferral.vendor}/{deferral.stream}" for deferral in waiting})
-    return Deferred(
-        days=tuple(days),
-        # Later than any instant this may have been asked for at: a resumption is known by when it was due.
-        resume_at=max([fetcher.in_seconds(_AFTER_UPSTREAM_SECONDS), *(d.resume_at for d in waiting)]),
-        reason=f"It reads {', '.join(names)}, which is deferred.",
-        landed_records=outcome.records,
-    )
-
-
-def _remember_deferral(
-    ledger: "Ledger", stream: Stream, site: SiteContext, outcome: FetchOutcome, days: list[date], fetcher: Fetcher
-) -> None:
-    if outcome.deferred is None:
-        if outcome.error is None:
-            ledger.clear(vendor=stream.vendor, stream=stream.name, site=site.key, first_day=days[0], last_day=days[-1])
-        return
-    ledger.defer(
-        vendor=stream.vendor,
-        stream=stream.name,
-        site=site.key,
-        first_day=outcome.deferred.days[0],
-        last_day=outcome.deferred.days[-1],
-        resume_at=outcome.deferred.resume_at or fetcher.in_seconds(_FALLBACK_RESUME_SECONDS),
-        reason=outcome.deferred.reason,
-        landed_records=outcome.deferred.landed_records,
-    )
-    # Days that were finished on the way, newest first, are off an older and longer deferral.
-    for done in contiguous(outcome.done_days):
-        ledger.clear(vendor=stream.vendor, stream=stream.name, site=site.key, first_day=done[0], last_day=done[-1])
+def _readers_in_run(context: dg.AssetExecutionContext, stream: Stream) -> list[tuple[str, str]]:
+    """(vendor, stream) of what this run would have done next with the stream's rows, and with what comes of them."""
+    layer = context.job_def.asset_layer
+    selected = context.run.asset_selection or layer.selected_asset_keys
+    above = {dg.AssetKey(spec.asset_key) for spec in stream.tables}
+    found: dict[tuple[str, str], None] = {}
+    while above:
+        below = {child for key in above if layer.has(key) for child in layer.get(key).child_keys} & set(selected)
+        for key in sorted(below):
+            name = layer.get(key).metadata.get(_STREAM_METADATA)
+            if name is not None:
+                vendor, _, reader = str(getattr(name, "value", name)).partition("/")
+                found[vendor, reader] = None
+        above = below
+    return list(found)
 
 
 def _events(

@@ -13,6 +13,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -136,8 +137,10 @@ class OutboxStore:
 def _file_engine(path: Path) -> sa.Engine:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Private before SQLite opens it: its -wal and -shm inherit the mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Private before SQLite opens it: its -wal and -shm inherit the mode. Never opened where it is there already:
+        # closing a descriptor drops the locks that another connection of this process holds on the file.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
         raise StorageError(
             f"the outbox cannot be opened: {error.strerror or type(error).__name__}",

@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
 from analytics_platform.core.fetch import SiteContext, batches_of, days_to_fetch, state_of_days
-from analytics_platform.core.forecast import Alternative, Forecast, Outlook, from_samples, total
+from analytics_platform.core.forecast import Alternative, Forecast, Outlook, from_samples, nearest, total
 from analytics_platform.core.lake import Lake, LakeViews
 from analytics_platform.core.landing import Batch, Landing
 from analytics_platform.core.partitions import today
@@ -57,15 +57,27 @@ class LandedHistory:
         self._lake = lake
         self._specs = specs_by_name
         self._rows: dict[str, dict[date, int]] = {}
+        self._days: dict[str, list[date]] = {}
 
     def rows(self, table: str, days: Sequence[date]) -> Forecast:
         """Rows of a lake table on these days; days that are in the lake are taken as they are."""
-        if table not in self._rows:
-            spec = self._specs[table]
-            known = self._lake.days(spec, self._site)
-            wanted = sorted({*known[-_HISTORY_DAYS:], *(day for day in days if day in set(known))})
-            self._rows[table] = dict.fromkeys(wanted, 0) | self._lake.row_counts(spec, self._site, wanted)
-        return from_samples(self._rows[table], days)
+        spec = self._specs[table]
+        wanted = nearest(self._known(table), days, _HISTORY_DAYS)
+        counts = self._rows.setdefault(table, {})
+        missing = [day for day in wanted if day not in counts]
+        if missing:
+            counts |= dict.fromkeys(missing, 0) | self._lake.row_counts(spec, self._site, missing)
+        return from_samples({day: counts[day] for day in wanted}, days)
+
+    def landed_days(self, tables: Sequence[str], days: Sequence[date]) -> list[date]:
+        """Days that all of these lake tables hold."""
+        common = set.intersection(*(set(self._known(table)) for table in tables))
+        return nearest(sorted(common), days, _HISTORY_DAYS)
+
+    def _known(self, table: str) -> list[date]:
+        if table not in self._days:
+            self._days[table] = self._lake.days(self._specs[table], self._site)
+        return self._days[table]
 
     def definitions(self, kind: str) -> int | None:
         """Ids that calls of a kind were about in the newest complete batch."""
@@ -145,7 +157,7 @@ class Faster:
 
 @dataclass(frozen=True, kw_only=True)
 class AccountPlan:
-    """Everything the plan spends on one vendor account.
+    """Everything the plan spends on one vendor account, whose longest window is `limit` requests in `window_seconds`.
 
     `hours` and `finishes_at` are those of the likely number of requests, sent as fast as the windows allow from now on
     (answers take time too, but windows of an hour dwarf them); `finishes_at_latest` is that of the highest number, None
@@ -156,6 +168,8 @@ class AccountPlan:
     vendor: str
     sites: tuple[str, ...]
     window: str
+    limit: int
+    window_seconds: float
     used: int
     remaining: int
     reserve: int
@@ -295,6 +309,8 @@ class Planner:
             vendor=policy.vendor,
             sites=tuple(sorted({line.site for line in lines})),
             window=f"{longest.limit} in {longest.seconds:g} s",
+            limit=longest.limit,
+            window_seconds=longest.seconds,
             used=usage[0].used if usage else 0,
             remaining=usage[0].remaining if usage else longest.limit,
             reserve=reserve,
@@ -369,11 +385,22 @@ def last_departure(
         return now
     past = [(instant - now).total_seconds() for instant in departed]
     lanes = [_Lane(window, past, keep_free) for window in windows]
-    leaves_at = 0.0
-    for _ in range(requests):
+    slowest = max(lanes, key=lambda lane: lane.span_seconds / lane.room, default=None)
+    round_trip = max((lane.room for lane in lanes), default=0)
+    leaves_at, left, in_step = 0.0, requests, 0
+    while left > 0:
         leaves_at = max([leaves_at, *(lane.free_at() for lane in lanes)])
+        in_step = in_step + 1 if slowest is not None and slowest.sets(leaves_at) else 0
         for lane in lanes:
             lane.send(leaves_at)
+        left -= 1
+        # Once every request has waited for the slowest window alone, all windows long, the rest repeats itself.
+        if slowest is not None and in_step >= slowest.room + round_trip:
+            rounds = left // slowest.room
+            for lane in lanes:
+                lane.shift(rounds * slowest.span_seconds)
+            leaves_at += rounds * slowest.span_seconds
+            left, in_step = left - rounds * slowest.room, 0
     return now + timedelta(seconds=leaves_at)
 
 
@@ -384,16 +411,27 @@ class _Lane:
     window: Window
     past: Sequence[float]
     keep_free: int
+    room: int = field(init=False)
     departures: deque[float] = field(init=False)
 
     def __post_init__(self) -> None:
         long = self.window.seconds > 60
-        room = max(1, self.window.limit - (self.keep_free if long else 0))
-        self.departures = deque(self.past[-room:], maxlen=room)
+        self.room = max(1, self.window.limit - (self.keep_free if long else 0))
+        self.departures = deque(self.past[-self.room :], maxlen=self.room)
+
+    @property
+    def span_seconds(self) -> float:
+        return self.window.span_us / 1e6
 
     def free_at(self) -> float:
-        full = len(self.departures) == self.departures.maxlen
-        return self.departures[0] + self.window.span_us / 1e6 if full else 0.0
+        return self.departures[0] + self.span_seconds if len(self.departures) == self.room else 0.0
+
+    def sets(self, at: float) -> bool:
+        """Whether it is this window that a request leaving then has waited for."""
+        return len(self.departures) == self.room and self.free_at() == at
+
+    def shift(self, seconds: float) -> None:
+        self.departures = deque((at + seconds for at in self.departures), maxlen=self.room)
 
     def send(self, at: float) -> None:
         self.departures.append(at)

@@ -6,20 +6,28 @@ RELIABILITY D1-D14.
 Does not belong here: any vendor's figures (`vendors/<v>/` own their `QuotaPolicy`), HTTP, planning, Dagster.
 
 How it decides. One row is one request, stamped with the instant it may leave. A request may leave at the latest of:
-now; the newest row; for each window, the stamp of the `limit`-th newest row plus the window's span; the end of a
-block or of a loss. That is a sliding log: no span of `seconds`, and so no fixed window either, ever holds more than
-`limit` sends, whichever process sends them. If the instant is near (per-second limits) the row is written with it
-and the caller sleeps until then, so waiters leave in order; if it is far, nothing is written and
-`QuotaExhausted(resume_at)` is raised.
+now; for each window, the stamp of the `limit`-th newest row plus the window's span, and of the newest plus what the
+policy wants them apart; the end of a block or of a loss.
+That is a sliding log: no span of `seconds`, and so no fixed window either, ever holds more than `limit` sends,
+whichever process sends them. If the instant is near (per-second limits) the row is written with it and the caller
+sleeps until then, so waiters leave in order; if it is far, nothing is written and `QuotaExhausted(resume_at)` is
+raised. A limit learned from the vendor is read with the facts, so every meter of every process obeys it at once.
+
+Ahead. Whoever asks again and again has rows written ahead, for the same label, in one transaction: as many as it used
+lately, at most a sixtieth of a window and a fifth of what is free in it: a plan of 100 requests never has any. They are
+stamped with the last instant they may be used, at most a quarter of a second (and half the guard) later: counted from
+their latest possible departure, decided by their earliest. What is not used by then is given back with the next
+statement of this process; a process that is killed has spent it.
 
 Guard. The vendor counts arrivals, we count sends. A request delayed by up to `guard_seconds` more than its
 successors cannot break the limit, because spans are `seconds + guard_seconds`: 5 % of the window, at most 2 s,
 unless the policy says otherwise (D8: jitter of 0-500 ms at 5 a second needs `guard_seconds=0.5`).
 
 Time. Stamps are on the ledger's own time line, driven by the monotonic clock, which all processes of one boot
-share: wall clock jumps neither free nor block anything (D6). A new boot or host continues from the newest row by
-the wall clock; a wall clock that went backwards adds nothing, so it waits at most one window. Hosts that share a
-Postgres ledger join by the server's clock: theirs may differ by hours. `resume_at` and
+share: wall clock jumps neither free nor block anything (D6). A new boot continues from the newest row by the wall
+clock, but by no more than the machine has been up: nobody can tell hours switched off from a clock that was corrected
+meanwhile, so they count like hours of sleep, for nothing, and cost at most one window. A wall clock that went backwards
+adds nothing. Hosts that share a Postgres ledger join by the server's clock: theirs may differ by hours. `resume_at` and
 `sent_at` are wall clock, for people and sensors.
 
 Loss. Beside an SQLite ledger stands `<ledger>.created`, written once when the home is new, with the number of the
@@ -41,7 +49,9 @@ import os
 import sqlite3
 import threading
 import uuid
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -53,7 +63,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.clock import Clock, ManualClock, SystemClock
 from analytics_platform.core.errors import ConfigurationError, QuotaExhausted, StorageError, Where
 from analytics_platform.core.quota_policy import (
     MICROSECONDS,
@@ -106,6 +116,15 @@ _ASK_AGAIN_AFTER_SECONDS: Final = 600.0
 """A vendor's own count is asked for at most once in this time and account: it may cost a request itself."""
 _LEARNED_LIMIT_SECONDS: Final = 86_400.0
 """How long a limit is believed that a 429 taught; then the declared one is tried again, at the price of one 429."""
+_LONGEST_AHEAD_US: Final = 250_000
+"""A row written ahead is used within this time or given back."""
+_MOST_AHEAD: Final = 32
+_SHARE_AHEAD: Final = 60
+"""One process holds at most this part (one in so many) of a window ahead,"""
+_ROOM_AHEAD: Final = 5
+"""and only while so many times as much is free: others may be about to need it."""
+_MOST_LABELS: Final = 64
+"""Labels whose pace is remembered."""
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -209,20 +228,29 @@ class _Facts:
     strikes: int
     trusted_us: int
     lost_us: int | None
+    learned_limit: int | None
+    learned_us: int
+
+    def limit_in_force(self, now_us: int) -> int | None:
+        """What a 429 taught about the longest window, as long as it is believed."""
+        return self.learned_limit if self.learned_us > now_us - _LEARNED_LIMIT_SECONDS * MICROSECONDS else None
+
+
+def _bucket_of(table: sa.Table) -> sa.ColumnElement[bool]:
+    return (table.c.account == sa.bindparam("account")) & (table.c.method_class == sa.bindparam("method_class"))
 
 
 @lru_cache(maxsize=16)
 def _facts_query(window_count: int) -> sa.Select[Any]:
-    scope = (_requests.c.account == sa.bindparam("account")) & (
-        _requests.c.method_class == sa.bindparam("method_class")
-    )
-    bucket = (_buckets.c.account == sa.bindparam("account")) & (_buckets.c.method_class == sa.bindparam("method_class"))
+    scope, bucket, report = _bucket_of(_requests), _bucket_of(_buckets), _bucket_of(_reports)
     by_stamp = sa.select(_requests.c.ledger_us).where(scope).order_by(_requests.c.ledger_us.desc()).limit(1)
     columns = [
         sa.select(_ledger.c.lost_us).scalar_subquery(),
         sa.select(_buckets.c.blocked_until_us).where(bucket).scalar_subquery(),
         sa.select(_buckets.c.strikes).where(bucket).scalar_subquery(),
         sa.select(_buckets.c.trusted_us).where(bucket).scalar_subquery(),
+        sa.select(_reports.c.learned_limit).where(report).scalar_subquery(),
+        sa.select(_reports.c.learned_us).where(report).scalar_subquery(),
         by_stamp.scalar_subquery(),
         # Rows older than a window's span cannot hold anybody back, and walking them would make every decision slower.
         *(
@@ -235,12 +263,90 @@ def _facts_query(window_count: int) -> sa.Select[Any]:
     return sa.select(*(column.label(f"f{i}") for i, column in enumerate(columns)))
 
 
+@lru_cache(maxsize=16)
+def _counts_query(window_count: int) -> sa.Select[Any]:
+    """Rows inside each window."""
+    count = sa.select(sa.func.count()).select_from(_requests).where(_bucket_of(_requests))
+    inside = [
+        count.where(_requests.c.ledger_us > sa.bindparam(f"since_{i}", type_=sa.BigInteger))
+        for i in range(window_count)
+    ]
+    return sa.select(*(query.scalar_subquery().label(f"c{i}") for i, query in enumerate(inside)))
+
+
+_BLOCKED_UNTIL: Final = sa.select(_buckets.c.blocked_until_us).where(_bucket_of(_buckets))
 _INSERT_REQUEST: Final = _requests.insert()
+# A vendor's figure adopted meanwhile was compared with these rows among our own: then they stay spent.
 _TAKE_BACK: Final = _requests.delete().where(
     _requests.c.id.between(sa.bindparam("first_row"), sa.bindparam("last_row")),
-    _requests.c.account == sa.bindparam("account"),
-    _requests.c.method_class == sa.bindparam("method_class"),
+    _bucket_of(_requests),
+    _requests.c.ledger_us == sa.bindparam("stamp_us", type_=sa.BigInteger),
+    ~sa.exists().where(_bucket_of(_buckets), _buckets.c.trusted_us >= sa.bindparam("written_us", type_=sa.BigInteger)),
 )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one bucket with one stamp, written by one transaction: no other row of the bucket is between them."""
+
+    account: str
+    method_class: str
+    first_row: int
+    last_row: int
+    stamp_us: int
+    written_us: int
+
+
+_Label = tuple[object, ...]
+"""Bucket, windows, reserve and everything a row says: requests of one label can use each other's rows."""
+
+
+@dataclass(eq=False)
+class _Ahead:
+    """Rows of a label that are written and not used yet. Guarded by the ledger's lock for them.
+
+    `ids` are used up from the front; a database may number the rows of a transaction with gaps.
+    """
+
+    label: _Label
+    rows: _Rows
+    ids: deque[int]
+    size: int
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def unused(self) -> _Rows:
+        return replace(self.rows, first_row=self.ids[0], last_row=self.ids[-1])
+
+
+@dataclass(eq=False)
+class _Pace:
+    """How fast a label asks: how many rows of its last transaction it used, and when that was."""
+
+    used: int = 1
+    written_us: int = 0
+
+    def next_size(self, now_us: int, allowance: _Allowance) -> int:
+        """What it will use in the time rows may be held; at most twice as many as before."""
+        at_this_pace = self.used * allowance.hold_us // max(1, now_us - self.written_us)
+        return max(1, min(at_this_pace, self.used * 2, allowance.most))
+
+
+@dataclass(frozen=True)
+class _Allowance:
+    """What may be written ahead under these windows: at most so many rows, for so long."""
+
+    most: int
+    hold_us: int
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def under(cls, windows: tuple[Window, ...]) -> _Allowance:
+        most = min(_MOST_AHEAD, *(window.limit // _SHARE_AHEAD for window in windows))
+        guard_us = math.floor(min(window.guard_seconds for window in windows) * MICROSECONDS)
+        hold_us = min(_LONGEST_AHEAD_US, guard_us // 2)
+        is_possible = hold_us > 0 and not any(window.apart_seconds for window in windows)
+        return cls(most=most if is_possible else 1, hold_us=hold_us)
 
 
 @dataclass(eq=False)
@@ -248,11 +354,13 @@ class _Ask:
     """One caller's question to the ledger and, once decided, its answer."""
 
     windows: tuple[Window, ...]
-    binds: dict[str, object]
+    offsets: dict[str, object]
     row: dict[str, object]
     cost: int
+    keep_free: int
     longest_wait_us: float
-    instead_of: int | None = None
+    label: _Label | None
+    instead_of: _Rows | None = None
     answer: _Answer | None = None
     error: Exception | None = None
 
@@ -260,27 +368,36 @@ class _Ask:
     def is_settled(self) -> bool:
         return self.answer is not None or self.error is not None
 
-    def again(self, *, instead_of: int) -> _Ask:
-        """The same question, giving back the rows that end with this one."""
-        return replace(self, instead_of=instead_of, answer=None, error=None)
-
     @property
-    def taken_back(self) -> dict[str, object]:
-        """What `_TAKE_BACK` wants."""
-        last_row = self.instead_of or 0
-        rows = {"first_row": last_row - self.cost + 1, "last_row": last_row}
-        return rows | {name: self.row[name] for name in ("account", "method_class")}
+    def bucket(self) -> dict[str, object]:
+        return {"account": self.row["account"], "method_class": self.row["method_class"]}
+
+    def again(self, *, instead_of: _Rows) -> _Ask:
+        """The same question, giving back these rows."""
+        return replace(self, instead_of=instead_of, label=None, answer=None, error=None)
+
+    def below(self, learned_limit: int) -> _Ask:
+        """The same question under a lower limit of the longest window."""
+        windows = _with_limit(self.windows, learned_limit)
+        smallest = min((w.limit for w in windows if w.seconds > SYNCED_FROM_SECONDS), default=learned_limit)
+        if self.cost > min(w.limit for w in windows):
+            return self  # never fits: the vendor itself has to say so
+        keep_free = max(0, min(self.keep_free, smallest - self.cost))
+        offsets = _offsets(windows, cost=self.cost, keep_free=keep_free)
+        return replace(self, windows=windows, offsets=offsets, keep_free=keep_free)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """`last_row` is None where nothing was written: the slot is too far away."""
+    """`rows` is None where nothing was written: the slot is too far away, or (`is_granted`) was written ahead."""
 
     leave_us: int
     wait_us: int
     wall: datetime
-    strikes: int
-    last_row: int | None
+    windows: tuple[Window, ...]
+    strikes: int = 0
+    is_granted: bool = False
+    rows: _Rows | None = None
 
 
 class _Statements(Protocol):
@@ -288,9 +405,11 @@ class _Statements(Protocol):
 
     def facts(self, ask: _Ask, now_us: int) -> _Facts: ...
 
-    def write(self, row: Mapping[str, object], times: int) -> int: ...
+    def counts(self, ask: _Ask, now_us: int) -> Sequence[int]: ...
 
-    def take_back(self, ask: _Ask) -> None: ...
+    def write(self, row: Mapping[str, object], times: int) -> Sequence[int]: ...
+
+    def take_back(self, rows: _Rows) -> None: ...
 
 
 class _CoreStatements:
@@ -300,17 +419,18 @@ class _CoreStatements:
         self._connection = connection
 
     def facts(self, ask: _Ask, now_us: int) -> _Facts:
-        binds = ask.binds | _since(now_us, ask.windows)
-        return _facts_of(self._connection.execute(_facts_query(len(ask.windows)), binds).one())
+        return _facts_of(self._connection.execute(_facts_query(len(ask.windows)), _facts_binds(ask, now_us)).one())
 
-    def write(self, row: Mapping[str, object], times: int) -> int:
-        inserted = self._connection.execute(_INSERT_REQUEST, row).inserted_primary_key
-        if times > 1:
-            self._connection.execute(_INSERT_REQUEST, [row] * (times - 1))
-        return (inserted[0] if inserted else 0) + times - 1
+    def counts(self, ask: _Ask, now_us: int) -> Sequence[int]:
+        binds = ask.bucket | _since(now_us, ask.windows)
+        return tuple(self._connection.execute(_counts_query(len(ask.windows)), binds).one())
 
-    def take_back(self, ask: _Ask) -> None:
-        self._connection.execute(_TAKE_BACK, ask.taken_back)
+    def write(self, row: Mapping[str, object], times: int) -> Sequence[int]:
+        written = self._connection.execute(_INSERT_REQUEST.returning(_requests.c.id), [row] * times)
+        return sorted(written.scalars())
+
+    def take_back(self, rows: _Rows) -> None:
+        self._connection.execute(_TAKE_BACK, vars(rows))
 
 
 class _DriverStatements:
@@ -322,24 +442,39 @@ class _DriverStatements:
         self._connection = connection
 
     def facts(self, ask: _Ask, now_us: int) -> _Facts:
-        sql, names, constants = _driver_facts(len(ask.windows))
-        binds = {**constants, **ask.binds, **_since(now_us, ask.windows)}
-        return _facts_of(self._connection.execute(sql, [binds[name] for name in names]).fetchone())
+        return _facts_of(self._row(_driver_facts(len(ask.windows)), _facts_binds(ask, now_us)))
 
-    def write(self, row: Mapping[str, object], times: int) -> int:
+    def counts(self, ask: _Ask, now_us: int) -> Sequence[int]:
+        counts: Sequence[int] = self._row(_driver_counts(len(ask.windows)), ask.bucket | _since(now_us, ask.windows))
+        return counts
+
+    def _row(self, compiled: _Compiled, binds: Mapping[str, object]) -> Any:
+        sql, names, constants = compiled
+        values = [binds[name] if name in binds else constants[name] for name in names]
+        return self._connection.execute(sql, values).fetchone()
+
+    def write(self, row: Mapping[str, object], times: int) -> Sequence[int]:
         sql, names, _ = _driver_insert()
         values = [row[name] for name in names]
-        for _ in range(times):
-            last = self._connection.execute(sql, values).lastrowid
-        return int(last or 0)
+        return [int(self._connection.execute(sql, values).lastrowid or 0) for _ in range(times)]
 
-    def take_back(self, ask: _Ask) -> None:
+    def blocked_until_us(self, bucket: Mapping[str, object]) -> int | None:
+        """Reads alone."""
+        row = self._row(_driver_blocked_until(), bucket)
+        return None if row is None else int(row[0])
+
+    def take_back(self, rows: _Rows) -> None:
         sql, names, _ = _driver_take_back()
-        self._connection.execute(sql, [ask.taken_back[name] for name in names])
+        binds = vars(rows)
+        self._connection.execute(sql, [binds[name] for name in names])
 
 
 def _since(now_us: int, windows: Sequence[Window]) -> dict[str, object]:
     return {f"since_{i}": now_us - window.span_us for i, window in enumerate(windows)}
+
+
+def _facts_binds(ask: _Ask, now_us: int) -> dict[str, object]:
+    return ask.bucket | ask.offsets | _since(now_us, ask.windows)
 
 
 _Compiled = tuple[str, tuple[str, ...], Mapping[str, object]]
@@ -349,6 +484,16 @@ _Compiled = tuple[str, tuple[str, ...], Mapping[str, object]]
 @lru_cache(maxsize=16)
 def _driver_facts(window_count: int) -> _Compiled:
     return _compiled(_facts_query(window_count).compile(dialect=sqlite_dialect.dialect()))
+
+
+@lru_cache(maxsize=16)
+def _driver_counts(window_count: int) -> _Compiled:
+    return _compiled(_counts_query(window_count).compile(dialect=sqlite_dialect.dialect()))
+
+
+@lru_cache(maxsize=1)
+def _driver_blocked_until() -> _Compiled:
+    return _compiled(_BLOCKED_UNTIL.compile(dialect=sqlite_dialect.dialect()))
 
 
 @lru_cache(maxsize=1)
@@ -367,14 +512,25 @@ def _compiled(statement: Any) -> _Compiled:
 
 
 def _facts_of(row: Sequence[Any]) -> _Facts:
-    lost_us, blocked_until_us, strikes, trusted_us, newest_us, *nth_us = row
-    return _Facts(newest_us or 0, tuple(nth_us), blocked_until_us or 0, strikes or 0, trusted_us or 0, lost_us)
+    lost_us, blocked_until_us, strikes, trusted_us, learned_limit, learned_us, newest_us, *nth_us = row
+    return _Facts(
+        newest_us=newest_us or 0,
+        nth_us=tuple(nth_us),
+        blocked_until_us=blocked_until_us or 0,
+        strikes=strikes or 0,
+        trusted_us=trusted_us or 0,
+        lost_us=lost_us,
+        learned_limit=learned_limit,
+        learned_us=learned_us or 0,
+    )
 
 
 def earliest_us(now_us: int, windows: Sequence[Window], facts: _Facts) -> int:
     """The instant the next request may leave, by the rule of the module docstring. Pure: property-tested on its own."""
-    instants = [now_us, facts.newest_us, facts.blocked_until_us]
+    instants = [now_us, facts.blocked_until_us]
     for window, nth_us in zip(windows, facts.nth_us, strict=True):
+        if window.apart_seconds > 0:
+            instants.append(facts.newest_us + math.ceil(window.apart_seconds * MICROSECONDS))
         if nth_us is not None:
             instants.append(nth_us + window.span_us)
         if facts.lost_us is not None and facts.trusted_us < facts.lost_us:
@@ -465,8 +621,13 @@ class _LedgerFile:
                 source.replace(source.with_name(source.name + suffix))
 
     def create_private(self) -> None:
-        """An empty file of mode 0600 before SQLite opens it: its -wal and -shm inherit the mode."""
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        """An empty file of mode 0600 before SQLite opens it: its -wal and -shm inherit the mode.
+
+        One that is there is not opened: closing any descriptor of a file drops the POSIX locks that the process holds
+        on it through another connection, and the next process to leave would delete the log under it.
+        """
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _sqlite_engine(path: Path) -> sa.Engine:
@@ -565,6 +726,9 @@ class Ledger:
         self._asks_lock = threading.Lock()
         self._driver: sa.PoolProxiedConnection | None = None
         self._driver_mode = ""
+        self._ahead: dict[_Label, _Ahead] = {}
+        self._ahead_lock = threading.Lock()
+        self._paces: dict[_Label, _Pace] = {}
 
     @classmethod
     def open(cls, url_or_path: str | Path, clock: Clock | None = None) -> Self:
@@ -583,14 +747,16 @@ class Ledger:
 
     def meter(self, policy: QuotaPolicy, *, max_wait_seconds: float = 5.0) -> AccountMeter:
         """What a vendor's client asks before each attempt; see `AccountMeter` for how long it may sleep."""
-        return AccountMeter(self, self.capped(policy), max_wait_seconds=max_wait_seconds)
+        return AccountMeter(self, policy, max_wait_seconds=max_wait_seconds)
 
     def noting_meter(self, policy: QuotaPolicy) -> NotingMeter:
         """For the question what the vendor counted: writes down, never refuses."""
-        return NotingMeter(self, self.capped(policy))
+        return NotingMeter(self, policy)
 
     def close(self) -> None:
         with self._lock:
+            with suppress(StorageError):  # then it stays spent
+                self._give_back()
             self._close_driver()
             if self._engine is not None:
                 self._engine.dispose()
@@ -635,16 +801,30 @@ class Ledger:
                 `resume_at`.
             StorageError: the ledger cannot be written.
         """
-        ask = _ask(account, method_class, windows, endpoint, cost=cost, keep_free=keep_free, work=work or Spending())
-        ask.longest_wait_us = max_wait_seconds * MICROSECONDS
+        windows = tuple(windows)
+        work = work or Spending()
+        label = (account, method_class, windows, endpoint, keep_free, work) if cost == 1 else None
+        if label is not None and self._use_ahead(label):
+            return self._clock.now()
+        ask = _ask(
+            account,
+            method_class,
+            windows,
+            endpoint,
+            cost=cost,
+            keep_free=keep_free,
+            max_wait_seconds=max_wait_seconds,
+            work=work,
+            label=label,
+        )
         for _ in range(_LATE_TRIES):
             answer = self._decide(ask)
             leave_at = answer.wall + timedelta(microseconds=answer.wait_us)
-            if answer.last_row is None:
-                raise _exhausted(account, method_class, endpoint, leave_at, windows)
+            if not answer.is_granted:
+                raise _exhausted(account, method_class, endpoint, leave_at, answer.windows)
             if answer.strikes:
                 self._struck.add((account, method_class))
-            if answer.wait_us <= 0:
+            if answer.wait_us <= 0 or answer.rows is None:
                 return leave_at
             self._clock.sleep(answer.wait_us / MICROSECONDS)
             self._still_allowed(account, method_class, endpoint, windows)
@@ -652,7 +832,7 @@ class Ledger:
                 return leave_at
             # Overslept (a busy host, a suspended laptop): others have left meanwhile by the instant written down, and
             # this one would join them. Its row is taken back, for it was not sent.
-            ask = ask.again(instead_of=answer.last_row)
+            ask = ask.again(instead_of=answer.rows)
         return leave_at
 
     def _decide(self, ask: _Ask) -> _Answer:
@@ -671,57 +851,152 @@ class Ledger:
         return ask.answer
 
     def _decide_together(self, batch: Sequence[_Ask]) -> None:
-        def decide(statements: _Statements) -> list[_Answer]:
-            return [self._decide_one(statements, ask) for ask in batch]
-
         synced = any(window.seconds > SYNCED_FROM_SECONDS for ask in batch for window in ask.windows)
         mode: Literal["quick", "durable"] = "durable" if synced else "quick"
         try:
             if self._file is None:
-                answers = self._run(lambda connection: self._decide_serially(connection, batch), mode=mode)
+                answers, ahead = self._run_on_core(
+                    lambda connection: self._decide_serially(connection, batch), mode=mode
+                )
             else:
-                answers = self._run_on_driver(decide, mode=mode)
+                answers, ahead = self._run_on_driver(lambda statements: self._decide_each(statements, batch), mode=mode)
         except Exception as error:
             for ask in batch:
                 ask.error = error
             return
-        last_rows = [answer.last_row for answer in answers if answer.last_row is not None]
+        last_rows = [answer.rows.last_row for answer in answers if answer.rows is not None]
         if last_rows and self._file is not None:
             self._file.note_last_row(max(last_rows))
+        with self._ahead_lock:
+            self._ahead |= ahead
         for ask, answer in zip(batch, answers, strict=True):
             ask.answer = answer
 
-    def _decide_serially(self, connection: sa.Connection, batch: Sequence[_Ask]) -> list[_Answer]:
-        buckets = {(str(ask.row["account"]), str(ask.row["method_class"])) for ask in batch}
-        for account, method_class in sorted(buckets):
+    def _decide_serially(
+        self, connection: sa.Connection, batch: Sequence[_Ask]
+    ) -> tuple[list[_Answer], dict[_Label, _Ahead]]:
+        for account, method_class in sorted({(str(a.row["account"]), str(a.row["method_class"])) for a in batch}):
             self._serialise(connection, account, method_class)
-        statements = _CoreStatements(connection)
-        return [self._decide_one(statements, ask) for ask in batch]
+        return self._decide_each(_CoreStatements(connection), batch)
 
-    def _decide_one(self, statements: _Statements, ask: _Ask) -> _Answer:
+    def _decide_each(
+        self, statements: _Statements, batch: Sequence[_Ask]
+    ) -> tuple[list[_Answer], dict[_Label, _Ahead]]:
+        """In one transaction. Rows written ahead are for the others of the batch, then for whoever asks next."""
+        for unused in self._unused(lambda ahead: ahead.rows.stamp_us < self._now_us()):
+            statements.take_back(unused)
+        ahead: dict[_Label, _Ahead] = {}
+        asking = Counter(ask.label for ask in batch)
+        answers: list[_Answer] = []
+        for ask in batch:
+            mine = ahead.get(ask.label) if ask.label is not None else None
+            if mine is not None:
+                mine.ids.popleft()
+                if not mine.ids:
+                    del ahead[mine.label]
+                answers.append(self._granted_ahead(ask))
+            elif ask.label is not None and self._use_ahead(ask.label):
+                answers.append(self._granted_ahead(ask))
+            else:
+                answer, written = self._decide_one(statements, ask, asking[ask.label])
+                answers.append(answer)
+                if written is not None:
+                    ahead[written.label] = written
+        return answers, ahead
+
+    def _granted_ahead(self, ask: _Ask) -> _Answer:
+        return _Answer(self._now_us(), 0, self._clock.now(), ask.windows, is_granted=True)
+
+    def _decide_one(self, statements: _Statements, ask: _Ask, asking: int) -> tuple[_Answer, _Ahead | None]:
         now_us, wall = self._now_us(), self._clock.now()
         if ask.instead_of is not None:
-            statements.take_back(ask)
+            statements.take_back(ask.instead_of)
         facts = statements.facts(ask, now_us)
+        learned = facts.limit_in_force(now_us)
+        if learned is not None and learned < max(ask.windows, key=_by_seconds).limit:
+            ask = ask.below(learned)
+            facts = statements.facts(ask, now_us)
         leave_us = earliest_us(now_us, ask.windows, facts)
         wait_us = leave_us - now_us
         if wait_us > ask.longest_wait_us:
-            return _Answer(leave_us, wait_us, wall, facts.strikes, None)
-        stamped = ask.row | {"ledger_us": leave_us, "sent_us": _to_us(wall) + wait_us}
-        return _Answer(leave_us, wait_us, wall, facts.strikes, statements.write(stamped, ask.cost))
+            return _Answer(leave_us, wait_us, wall, ask.windows), None
+        times, stamp_us = ask.cost, leave_us
+        if ask.label is not None and wait_us <= 0:
+            times = self._times(statements, ask, now_us, asking)
+            if times > 1:
+                stamp_us += _Allowance.under(ask.windows).hold_us
+        ids = statements.write(ask.row | {"ledger_us": stamp_us, "sent_us": _to_us(wall) + stamp_us - now_us}, times)
+        account, method_class = str(ask.row["account"]), str(ask.row["method_class"])
+        rows = _Rows(account, method_class, ids[0], ids[-1], stamp_us, now_us)
+        answer = _Answer(leave_us, wait_us, wall, ask.windows, facts.strikes, is_granted=True, rows=rows)
+        if ask.label is None or times <= 1:
+            return answer, None
+        return answer, _Ahead(ask.label, rows, deque(ids[1:]), times)
+
+    # ----------------------------------------------------------------------------------------------------------- ahead
+
+    def _times(self, statements: _Statements, ask: _Ask, now_us: int, asking: int) -> int:
+        """How many rows to write for a label that may leave now: its own, and some ahead."""
+        allowance = _Allowance.under(ask.windows)
+        if ask.label is None or allowance.most <= 1:
+            return 1
+        with self._ahead_lock:
+            if ask.label not in self._paces and len(self._paces) >= _MOST_LABELS:
+                self._paces.clear()
+            pace = self._paces.setdefault(ask.label, _Pace())
+            wanted = max(pace.next_size(now_us, allowance), min(asking, allowance.most))
+        if wanted > 1:
+            inside = zip(ask.windows, statements.counts(ask, now_us), strict=True)
+            free = min(_offset(window, cost=1, keep_free=ask.keep_free) + 1 - count for window, count in inside)
+            wanted = max(1, min(wanted, free // _ROOM_AHEAD))
+        with self._ahead_lock:
+            pace.used, pace.written_us = wanted, now_us
+        return wanted
+
+    def _use_ahead(self, label: _Label) -> bool:
+        """Take one of the rows written ahead for this label, where there are and their time is not over."""
+        now_us = self._now_us()
+        with self._ahead_lock:
+            ahead = self._ahead.get(label)
+            if ahead is None or ahead.pid != os.getpid() or now_us > ahead.rows.stamp_us:
+                return False
+            ahead.ids.popleft()
+            if not ahead.ids:
+                del self._ahead[label]
+        return True
+
+    def _unused(self, is_over: Callable[[_Ahead], bool]) -> list[_Rows]:
+        """Rows nobody can use any more from here on. A fork's parent keeps what it has written."""
+        with self._ahead_lock:
+            over = {label: ahead for label, ahead in self._ahead.items() if is_over(ahead)}
+            for label, ahead in over.items():
+                del self._ahead[label]
+                if (pace := self._paces.get(label)) is not None:
+                    pace.used = ahead.size - len(ahead.ids)
+        return [ahead.unused for ahead in over.values() if ahead.pid == os.getpid()]
+
+    def _give_back(self) -> None:
+        """All that was written ahead and is not used: whoever counts requests wants those that were sent."""
+        if not self._ahead:
+            return
+
+        def take_back(connection: sa.Connection) -> None:
+            statements = _CoreStatements(connection)
+            for unused in self._unused(lambda _: True):
+                statements.take_back(unused)
+
+        self._run_on_core(take_back, mode="quick")
 
     def _still_allowed(self, account: str, method_class: str, endpoint: str, windows: Sequence[Window]) -> None:
         """After a sleep: somebody else may have met a 429 meanwhile. The slot stays spent, nothing is sent."""
-
-        def read(connection: sa.Connection) -> int:
-            found = connection.execute(
-                sa.select(_buckets.c.blocked_until_us).where(
-                    _buckets.c.account == account, _buckets.c.method_class == method_class
-                )
-            ).scalar()
-            return int(found or 0) - self._now_us()
-
-        blocked_us = self._run(read, mode="read")
+        bucket = {"account": account, "method_class": method_class}
+        with self._lock:
+            if self._file is None:
+                blocked_until_us = self._run_on_core(lambda c: c.execute(_BLOCKED_UNTIL, bucket).scalar(), mode="read")
+            else:
+                # Between the instant written down and the departure: through the driver, one statement is a tenth.
+                blocked_until_us = self._run_on_driver(lambda s: s.blocked_until_us(bucket), mode="read")
+        blocked_us = int(blocked_until_us or 0) - self._now_us()
         if blocked_us > 0:
             resume_at = self._clock.now() + timedelta(microseconds=blocked_us)
             raise _exhausted(account, method_class, endpoint, resume_at, windows)
@@ -843,11 +1118,15 @@ class Ledger:
 
         def adopt(connection: sa.Connection) -> None:
             self._serialise(connection, account, method_class)
-            declared = self._declared(connection, account)
-            window = max(declared.get(method_class) or declared.get("*", ()), key=_by_seconds, default=None)
-            if window is None:
-                raise ConfigurationError(f"no window is declared for {method_class} of {account}")
             now_us = self._now_us()
+            declared = self._declared(connection, account)
+            windows = declared.get(method_class) or declared.get("*", ())
+            if not windows:
+                raise ConfigurationError(f"no window is declared for {method_class} of {account}")
+            learned = self._learned(connection, account, now_us)
+            if method_class in learned:
+                windows = _with_limit(windows, learned[method_class])
+            window = max(windows, key=_by_seconds)
             since_us = now_us - window.span_us
             known = self._bucket(connection, account, method_class)
             report = self._report(connection, account, method_class)
@@ -908,18 +1187,11 @@ class Ledger:
             connection.execute(_INSERT_REQUEST, [row] * (used - own))
 
     def capped(self, policy: QuotaPolicy) -> QuotaPolicy:
-        """The policy with what 429s taught about its longest windows (`adopt_usage`)."""
+        """The policy with what 429s taught about its longest windows (`adopt_usage`): for forecasts and screens.
 
-        def read(connection: sa.Connection) -> dict[str, int]:
-            since_us = self._now_us() - math.floor(_LEARNED_LIMIT_SECONDS * MICROSECONDS)
-            query = sa.select(_reports.c.method_class, _reports.c.learned_limit).where(
-                _reports.c.account == policy.account,
-                _reports.c.learned_limit.is_not(None),
-                _reports.c.learned_us > since_us,
-            )
-            return {str(name): int(limit) for name, limit in connection.execute(query)}
-
-        learned = self._run(read, mode="read")
+        Decisions read it themselves, each time: a meter obeys what was learned after it was made.
+        """
+        learned = self._run(lambda c: self._learned(c, policy.account, self._now_us()), mode="read")
         return policy if not learned else _with_limits(policy, learned)
 
     def declare(self, policy: QuotaPolicy) -> None:
@@ -941,8 +1213,10 @@ class Ledger:
             connection.execute(_windows.delete().where(_windows.c.account == policy.account))
             connection.execute(_windows.insert(), rows)
 
-        known = self._run(lambda c: self._declared(c, policy.account), mode="read")
-        if {k: tuple(sorted(v, key=_by_seconds)) for k, v in policy.windows.items()} != known:
+        def said(declared: Mapping[str, tuple[Window, ...]]) -> set[tuple[str, float, int, float]]:
+            return {(name, w.seconds, w.limit, w.guard_seconds) for name, ws in declared.items() for w in ws}
+
+        if said(policy.windows) != said(self._run(lambda c: self._declared(c, policy.account), mode="read")):
             self._run(write, mode="durable")
 
     # ------------------------------------------------------------------------------------------------------- questions
@@ -966,6 +1240,9 @@ class Ledger:
             if each:
                 seen = sa.select(_requests.c.method_class).where(_requests.c.account == account).distinct()
                 declared |= {verb: each for verb in connection.execute(seen).scalars() if verb not in declared}
+            for method_class, limit in self._learned(connection, account, self._now_us()).items():
+                if method_class in declared:
+                    declared[method_class] = _with_limit(declared[method_class], limit)
             return tuple(
                 self._window_usage(connection, account, method_class, window)
                 for method_class, windows in sorted(declared.items())
@@ -1321,6 +1598,15 @@ class Ledger:
             found[row.method_class] = (*found.get(row.method_class, ()), window)
         return found
 
+    @staticmethod
+    def _learned(connection: sa.Connection, account: str, now_us: int) -> dict[str, int]:
+        """Limits of longest windows that 429s taught and that are still believed, by method class."""
+        since_us = now_us - math.floor(_LEARNED_LIMIT_SECONDS * MICROSECONDS)
+        query = sa.select(_reports.c.method_class, _reports.c.learned_limit).where(
+            _reports.c.account == account, _reports.c.learned_limit.is_not(None), _reports.c.learned_us > since_us
+        )
+        return {str(name): int(limit) for name, limit in connection.execute(query)}
+
     def _bucket(self, connection: sa.Connection, account: str, method_class: str) -> Any:
         mine = (_buckets.c.account == account) & (_buckets.c.method_class == method_class)
         found = connection.execute(sa.select(_buckets).where(mine)).one_or_none()
@@ -1386,6 +1672,12 @@ class Ledger:
         return self._offset_us + math.floor(self._clock.monotonic() * MICROSECONDS)
 
     def _run(self, work: Callable[[sa.Connection], _T], *, mode: Literal["read", "quick", "durable"]) -> _T:
+        """One transaction, in which no row of this process stands for a request that was not sent."""
+        with self._lock:
+            self._give_back()
+            return self._run_on_core(work, mode=mode)
+
+    def _run_on_core(self, work: Callable[[sa.Connection], _T], *, mode: Literal["read", "quick", "durable"]) -> _T:
         """One transaction. `work` touches only the database, so that it may run again after the file was replaced."""
         with self._lock:
             for last_attempt in (False, True):
@@ -1401,11 +1693,15 @@ class Ledger:
                     raise _os_error(error) from error
             raise AssertionError("unreachable")
 
-    def _run_on_driver(self, work: Callable[[_Statements], _T], *, mode: Literal["quick", "durable"]) -> _T:
+    def _run_on_driver(
+        self, work: Callable[[_DriverStatements], _T], *, mode: Literal["read", "quick", "durable"]
+    ) -> _T:
         """As `_run`, without SQLAlchemy between: decisions of one process are limited by it, not by SQLite."""
         for last_attempt in (False, True):
             try:
                 connection = self._driver_connection(mode)
+                if mode == "read":
+                    return work(_DriverStatements(connection))  # one statement is a transaction
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     result = work(_DriverStatements(connection))
@@ -1434,7 +1730,7 @@ class Ledger:
                 raise error.orig if isinstance(error.orig, sqlite3.Error) else error from error
             self._driver_mode = ""
         connection = cast(sqlite3.Connection, self._driver.driver_connection)
-        if self._driver_mode != mode:
+        if mode not in (self._driver_mode, "read"):
             connection.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'quick' else 'FULL'}")
             self._driver_mode = mode
         return connection
@@ -1463,6 +1759,8 @@ class Ledger:
     def _connect(self) -> None:
         """(Re)open, and notice a new home or a loss. Raises StorageError."""
         self._close_driver()
+        with self._ahead_lock:
+            self._ahead.clear()  # perhaps rows of another file, or another process's
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -1533,14 +1831,20 @@ class Ledger:
         monotonic_us = math.floor(self._clock.monotonic() * MICROSECONDS)
         known = connection.execute(sa.select(_timelines.c.offset_us).where(_timelines.c.source == source)).scalar()
         if known is None:
-            newest = connection.execute(
-                sa.select(_requests.c.ledger_us, _requests.c.sent_us).order_by(_requests.c.id.desc()).limit(1)
-            ).one_or_none()
+            # Not the newest row alone: it may leave before one that was written earlier, for a turn or ahead.
+            late = sa.select(_requests.c.ledger_us, _requests.c.sent_us).order_by(_requests.c.id.desc()).limit(1000)
+            late = sa.select(late.subquery()).order_by(sa.desc("ledger_us")).limit(1)
+            newest = connection.execute(late).one_or_none()
             lost_us = connection.execute(sa.select(_ledger.c.lost_us)).scalar()
             if connection.dialect.name == "postgresql":
                 now_us = _server_us(connection, newest.ledger_us if newest else 0)
+            elif newest is not None:
+                now_us = newest.ledger_us + min(max(0, wall_us - newest.sent_us), monotonic_us)
+            elif lost_us is not None:
+                # Stamped by the wall clock: its time line began with it.
+                now_us = lost_us + min(max(0, wall_us - lost_us), monotonic_us)
             else:
-                now_us = newest.ledger_us + max(0, wall_us - newest.sent_us) if newest else max(wall_us, lost_us or 0)
+                now_us = wall_us
             known = now_us - monotonic_us
             connection.execute(_timelines.insert(), {"source": source, "offset_us": known})
         self._offset_us = int(known)
@@ -1587,25 +1891,29 @@ def _boot_id() -> str:
 
 
 def _time_source(clock: Clock) -> str:
-    """Processes with the same source share a monotonic clock. A test's clock, or an unknown system's, stands alone."""
+    """Processes with the same source share a monotonic clock. An unknown clock, or system, stands alone."""
     boot = _boot_id() if type(clock) is SystemClock else ""
+    if isinstance(clock, ManualClock):
+        boot = clock.boot_id
     return f"boot:{boot}" if boot else f"alone:{uuid.uuid4()}"
 
 
 def _ask(
     account: str,
     method_class: str,
-    windows: Sequence[Window],
+    windows: tuple[Window, ...],
     endpoint: str,
     *,
     cost: int,
     keep_free: int,
+    max_wait_seconds: float,
     work: Spending,
+    label: _Label | None,
 ) -> _Ask:
     """The question as the statements want it. Raises ConfigurationError where the cost can never fit."""
-    binds: dict[str, object] = {"account": account, "method_class": method_class}
-    offsets = {f"offset_{i}": _offset(w, cost=cost, keep_free=keep_free) for i, w in enumerate(windows)}
-    row = binds | {
+    row: dict[str, object] = {
+        "account": account,
+        "method_class": method_class,
         "kind": "sent",
         "endpoint": endpoint[:200],
         "vendor": account.partition(":")[0],
@@ -1613,7 +1921,19 @@ def _ask(
         "site": work.site,
         "run_id": work.run_id,
     }
-    return _Ask(windows=tuple(windows), binds=binds | offsets, row=row, cost=cost, longest_wait_us=0.0)
+    return _Ask(
+        windows=windows,
+        offsets=_offsets(windows, cost=cost, keep_free=keep_free),
+        row=row,
+        cost=cost,
+        keep_free=keep_free,
+        longest_wait_us=max_wait_seconds * MICROSECONDS,
+        label=label,
+    )
+
+
+def _offsets(windows: Sequence[Window], *, cost: int, keep_free: int) -> dict[str, object]:
+    return {f"offset_{i}": _offset(window, cost=cost, keep_free=keep_free) for i, window in enumerate(windows)}
 
 
 def _offset(window: Window, *, cost: int, keep_free: int) -> int:
@@ -1691,12 +2011,16 @@ def _with_limits(policy: QuotaPolicy, limits: Mapping[str, int]) -> QuotaPolicy:
     windows = dict(policy.windows)
     for method_class, limit in limits.items():
         own = policy.windows_for(method_class) if method_class in windows or "*" in windows else ()
-        longest = max(own, key=_by_seconds, default=None)
-        if longest is not None:
-            lower = replace(longest, limit=min(longest.limit, limit))
-            windows[method_class] = tuple(lower if window is longest else window for window in own)
+        if own:
+            windows[method_class] = _with_limit(own, limit)
     smallest = min((w.limit for ws in windows.values() for w in ws if w.seconds > SYNCED_FROM_SECONDS), default=1)
     return replace(policy, windows=windows, reserve=min(policy.reserve, max(0, smallest - 1)))
+
+
+def _with_limit(windows: tuple[Window, ...], limit: int) -> tuple[Window, ...]:
+    longest = max(windows, key=_by_seconds)
+    lower = replace(longest, limit=min(longest.limit, limit))
+    return tuple(lower if window is longest else window for window in windows)
 
 
 def _to_us(instant: datetime) -> int:

@@ -45,17 +45,29 @@ SYNCED_FROM_SECONDS: Final = 60.0
 
 @dataclass(frozen=True)
 class Window:
-    """At most `limit` requests in any `seconds`; `guard_seconds` is added for the way to the vendor (module docs)."""
+    """At most `limit` requests in any `seconds`.
+
+    Args:
+        guard_seconds: added for the way to the vendor (`core.quota`, "Guard").
+        apart_seconds: no two requests leave closer together. A crowd is stretched by whatever it queues in on its way,
+            and then counted with the next; much less than `seconds / limit` costs nothing, for what was missed in a
+            busy moment can be made up.
+    """
 
     limit: int
     seconds: float
     guard_seconds: float = -1.0
+    apart_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.limit < 1 or not 0 < self.seconds < math.inf:
             raise ConfigurationError(
                 f"a quota window of {self.limit} requests in {self.seconds} s cannot be used",
                 next_step="give a limit of at least 1 and a positive length (a vendor is switched off in sites.yaml).",
+            )
+        if not 0 <= self.apart_seconds * self.limit <= self.seconds:
+            raise ConfigurationError(
+                f"{self.limit} requests in {self.seconds} s cannot be {self.apart_seconds} s apart"
             )
         if self.guard_seconds < 0:
             object.__setattr__(self, "guard_seconds", min(0.05 * self.seconds, 2.0))

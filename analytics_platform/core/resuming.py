@@ -6,7 +6,7 @@ Belongs here: the choice, and the sentence that explains it. Does not belong her
 Work is resumed in pieces, a piece being one batch of a stream for a site. Pieces are chosen until the likely requests
 use up what is left of their account's window, after the reserve and after what running work will still spend. The last
 one may be cut short by the window: it keeps what it landed and goes on from there, so no request of the hour is idle.
-Where room is kept for today's partitions nothing may be cut short, because the cut is where that room begins.
+Where room is kept for today's partitions no other piece may be cut short, because the cut is where that room begins.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Budget:
 
     Args:
         limit: requests of the account's longest window.
-        left: of those, free now for deferred work.
-        kept: requests kept free for today's partitions (taken off `left` already).
+        left: of those, free now for any deferred work.
+        kept: requests free now for today's partitions alone (not part of `left`).
         next_slot_at: when another one is free; None where one is free already.
     """
 
@@ -42,13 +42,14 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """One batch of deferred work and its likely requests."""
+    """One batch of deferred work and its likely requests; `is_for_today` where its newest day is the one that ended."""
 
     account: str
     deferral: Deferral
     first_day: date
     last_day: date
     requests: float
+    is_for_today: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def choose(pieces: Sequence[Piece], budgets: Sequence[Budget]) -> Choice:
 
 
 def _within(pieces: Sequence[Piece], budget: Budget) -> list[Piece]:
-    left = float(budget.left)
+    left, kept = float(budget.left), float(budget.kept)
     turns: Counter[str] = Counter()
     waiting = list(pieces)
     picked: list[Piece] = []
@@ -91,11 +92,15 @@ def _within(pieces: Sequence[Piece], budget: Budget) -> list[Piece]:
         # The newest day first; of the same day, the site that had the fewest turns.
         waiting.sort(key=lambda piece: (-piece.last_day.toordinal(), turns[piece.deferral.site], piece.deferral.site))
         piece = waiting.pop(0)
-        if left < min(piece.requests, 1) or (budget.kept and piece.requests > left):
+        free = left + kept if piece.is_for_today else left
+        may_be_cut = piece.is_for_today or not kept
+        if free < (min(piece.requests, 1) if may_be_cut else piece.requests):
             break
         picked.append(piece)
         turns[piece.deferral.site] += 1
-        left -= piece.requests
+        from_kept = min(kept, piece.requests) if piece.is_for_today else 0.0
+        kept -= from_kept
+        left -= piece.requests - from_kept
     return picked
 
 

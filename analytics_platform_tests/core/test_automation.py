@@ -44,7 +44,8 @@ def tick(settings: Settings, at: datetime) -> list[dg.RunRequest | dg.SkipReason
     (schedule,) = vendor_automation("inspectlet", STREAMS, settings, all_tables(), daily_at=(3, 12)).schedules
     assert schedule.cron_schedule == "12 3 * * *"
     with dg.build_schedule_context(
-        scheduled_execution_time=at, resources={"inspectlet": InspectletResource.from_environment()}
+        scheduled_execution_time=at,
+        resources={"platform": PlatformResource(), "inspectlet": InspectletResource.from_environment()},
     ) as context:
         return outcome(schedule.evaluate_tick(context))
 

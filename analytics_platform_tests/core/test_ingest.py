@@ -8,7 +8,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -644,5 +644,32 @@ def test_a_stream_waits_for_deferred_work_whose_rows_it_reads(house: House, vend
         assert not result.asset_materializations_for_node("smartlook__events")
         (waits,) = [deferral for deferral in ledger.deferrals() if deferral.stream == "events"]
         assert waits.reason == "It reads smartlook/sessions, which is deferred."
-        assert waits.resume_at > datetime.now(UTC) + timedelta(minutes=4)
+        assert waits.resume_at > datetime.now(UTC)
     assert len(vendors.requests) == 0
+
+
+@pytest.mark.parametrize("selected", [("visits", "paths"), ("visits",)])
+def test_a_cut_run_remembers_every_day_of_the_steps_it_skips(bench: Bench, selected: tuple[str, ...]) -> None:
+    """Days whose rows are there by now would otherwise never be read; what was not selected is nobody's wish."""
+    paths = replace(SPEC, name="paths")
+    reader = replace(STREAM, name="walks", tables=(paths,), depends_on=("acme/visits",))
+    specs = {"acme/visits": SPEC, "acme/paths": paths}
+    job = dg.Definitions(
+        assets=vendor_assets([STREAM, reader], settings=load_settings(), specs_by_name=specs),
+        resources={"platform": PlatformResource(), "acme": AcmeResource()},
+    ).resolve_implicit_global_asset_job_def()
+    bench.acme.fails["shop", ACME_DAYS[1]] = QuotaExhausted("spent")
+    outcome = job.execute_in_process(
+        instance=bench.instance,
+        asset_selection=[dg.AssetKey(["acme", name]) for name in selected],
+        tags=range_tags("shop", ACME_DAYS[0], ACME_DAYS[3]),
+    )
+    assert outcome.success
+    with open_ledger(load_settings()) as ledger:
+        found = {d.stream: (d.first_day, d.last_day, d.resume_at) for d in ledger.deferrals()}
+    assert found["visits"][:2] == (ACME_DAYS[0], ACME_DAYS[1])
+    if "paths" in selected:
+        assert found["walks"][:2] == (ACME_DAYS[0], ACME_DAYS[3])
+        assert abs(found["walks"][2] - found["visits"][2]) < timedelta(seconds=5)
+    else:
+        assert set(found) == {"visits"}

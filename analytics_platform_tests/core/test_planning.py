@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -64,3 +64,37 @@ def test_a_reserve_is_not_planned_away() -> None:
 
 def test_nothing_to_send_is_over_at_once() -> None:
     assert last_departure(NOON, (Window(1, 3600.0),), (NOON,), 0) == NOON
+
+
+def one_by_one(windows: Sequence[Window], departed: Sequence[datetime], requests: int) -> datetime:
+    """The ledger's rule without any haste: a request leaves when the one `limit` before it is a span ago."""
+    left = list(departed)
+    for _ in range(requests):
+        waits = [left[-w.limit] + timedelta(microseconds=w.span_us) for w in windows if len(left) >= w.limit]
+        left.append(max([NOON, left[-1] if left else NOON, *waits]))
+    return left[-1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    limits=st.lists(
+        st.tuples(st.integers(1, 12), st.sampled_from([1.0, 7.0, 60.0, 3600.0])),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda w: w[1],
+    ),
+    ago=st.lists(st.integers(0, 4000), max_size=20),
+    requests=st.integers(1, 250),
+)
+def test_the_repeating_part_is_not_walked_and_nothing_changes(
+    limits: list[tuple[int, float]], ago: list[int], requests: int
+) -> None:
+    windows = tuple(Window(limit, seconds) for limit, seconds in limits)
+    departed = sorted(NOON - timedelta(seconds=seconds) for seconds in ago)
+    planned = last_departure(NOON, windows, departed, requests)
+    assert (planned - one_by_one(windows, departed, requests)).total_seconds() == pytest.approx(0, abs=0.001)
+
+
+def test_a_hundred_million_requests_are_planned_at_once() -> None:
+    hour = (Window(1000, 3600.0, guard_seconds=0.0),)
+    assert last_departure(NOON, hour, (), 10**8) == NOON + timedelta(hours=10**5 - 1)

@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analytics_platform.core.clock import ManualClock
@@ -156,16 +156,29 @@ def resume_at_or_sent(ledger: Ledger, windows: tuple[Window, ...], *, max_wait_s
 
 
 @given(
-    limit=st.integers(1, 6),
+    limit=st.one_of(st.integers(1, 6), st.integers(120, 400)),
     seconds=st.sampled_from([0.5, 1.0, 60.0, 3600.0]),
-    second_limit=st.integers(1, 12),
+    second_limit=st.one_of(st.integers(1, 12), st.integers(120, 600)),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["send", "send", "send", "advance", "jump", "reopen"]),
+            st.sampled_from(["send", "send", "send", "burst", "burst", "advance", "jump", "reopen", "reboot"]),
             st.floats(0, 1.3),
         ),
         max_size=40,
     ),
+)
+@example(limit=1, seconds=60.0, second_limit=1, steps=[("send", 0), ("jump", 1.3), ("reboot", 0), ("send", 0)])
+@example(
+    limit=3, seconds=1.0, second_limit=3, steps=[("jump", 0), ("burst", 1), ("reboot", 0), ("jump", 1.3), ("burst", 1)]
+)
+@example(
+    limit=240,
+    seconds=60.0,
+    second_limit=600,
+    steps=[("burst", 1.0), ("advance", 0.7), ("burst", 1), ("burst", 1), ("burst", 1), ("burst", 1)],
+)
+@example(
+    limit=120, seconds=1.0, second_limit=600, steps=[("burst", 0.02)] * 10 + [("advance", 0.99)] + [("burst", 1.0)] * 3
 )
 @settings(max_examples=40, deadline=None)
 def test_no_window_is_ever_exceeded_whatever_the_clock_does(
@@ -175,36 +188,42 @@ def test_no_window_is_ever_exceeded_whatever_the_clock_does(
     second_limit: int,
     steps: list[tuple[str, float]],
 ) -> None:
-    """True time is the clock's monotonic reading; the wall clock jumps both ways, processes come and go (D6)."""
+    """D6: the wall clock jumps both ways at any time, also while the machine is off; processes, boots come and go."""
     clock = ManualClock(START)
     windows = (Window(limit, seconds), Window(second_limit, 3 * seconds))
+    longest_seconds = max(window.span_us for window in windows) / 1e6
     path = tmp_path_factory.mktemp("ledger") / "ledger.sqlite3"
     sent: list[float] = []
-    ahead_when_sent = 0.0
+    booted_at = 0.0  # true time: what the monotonic readings of all boots add up to
 
-    def ahead() -> float:
-        return (clock.now() - START).total_seconds() - clock.monotonic()
+    def send() -> None:
+        resume_at = resume_at_or_sent(ledger, windows, max_wait_seconds=0.3 * seconds)
+        if resume_at is None:
+            sent.append(booted_at + clock.monotonic())
+        else:
+            # However wrong the wall clock was, nobody waits longer than the longest window, and a row written ahead.
+            assert timedelta(0) < resume_at - clock.now() <= timedelta(seconds=longest_seconds + 0.251)
 
     ledger = Ledger.open(path, clock)
     for action, amount in steps:
         if action == "send":
-            resume_at = resume_at_or_sent(ledger, windows, max_wait_seconds=0.3 * seconds)
-            if resume_at is None:
-                sent.append(clock.monotonic())
-                ahead_when_sent = ahead()
-            else:
-                # However wrong the wall clock was, nobody waits longer than the longest window.
-                longest = max(window.span_us for window in windows) / 1e6
-                assert timedelta(0) < resume_at - clock.now() <= timedelta(seconds=longest + 1e-3)
+            send()
+        elif action == "burst":
+            for _ in range(100):
+                clock.advance(0.0001 * amount * seconds)
+                send()
         elif action == "advance":
             clock.advance(amount * seconds)
         elif action == "jump":
             clock.jump((amount - 0.65) * 4 * seconds)
+        elif action == "reopen":
+            ledger.close()
+            ledger = Ledger.open(path, clock)
         else:
             ledger.close()
-            # A process of another boot knows the wall clock only: it may be further behind the truth than at the last
-            # request, not further ahead.
-            clock.jump(min(0.0, min(0.0, ahead_when_sent) - ahead()))
+            off_seconds = amount * seconds
+            booted_at += clock.monotonic() + off_seconds
+            clock.reboot(off_seconds=off_seconds)
             ledger = Ledger.open(path, clock)
     ledger.close()
     for window in windows:
@@ -705,3 +724,120 @@ def test_a_little_late_is_what_the_guard_is_for(path: Path) -> None:
         sent = spend(ledger, 6, windows=PER_SECOND)
     assert (sent[-1] - START).total_seconds() == pytest.approx(1.05)
     assert len(clock.slept) == 1
+
+
+# --------------------------------------------------------------------------------------------------------------- ahead
+
+THOUSAND = (Window(1000, 3600),)
+
+
+def rows(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("SELECT count(*) FROM requests").fetchone()[0])
+
+
+def test_rows_are_written_ahead_and_those_not_used_are_given_back(path: Path, clock: ManualClock) -> None:
+    with closing(Ledger.open(path, clock)) as ledger, closing(Ledger.open(path, clock)) as other:
+        spend(ledger, 100, windows=THOUSAND)
+        assert 100 < rows(path) <= 116  # a sixtieth of the window at most
+        clock.advance(0.3)
+        spend(ledger, 1, windows=THOUSAND)  # too late for them: the next statement takes them back
+        assert 101 <= rows(path) < 109  # and fewer are written ahead, for fewer were used
+        assert sum(ledger.requests_by_endpoint(ACCOUNT, START).values()) == 101
+        assert rows(path) == 101
+        for number in range(101, 1000):
+            spend((ledger, other)[number % 2], 1, windows=THOUSAND)
+        for each in (ledger, other):
+            with pytest.raises(QuotaExhausted):
+                spend(each, 1, windows=THOUSAND)
+
+
+def test_a_small_plan_has_nothing_written_ahead(path: Path, clock: ManualClock) -> None:
+    with closing(Ledger.open(path, clock)) as ledger:
+        for number in range(1, 61):
+            spend(ledger, 1, windows=(Window(100, 3600),))
+            assert rows(path) == number
+
+
+def test_nothing_ahead_survives_a_refusal_or_a_close(path: Path, clock: ManualClock) -> None:
+    with closing(Ledger.open(path, clock)) as ledger:
+        spend(ledger, 50, windows=THOUSAND)
+        ledger.learn(ACCOUNT, "any", THOUSAND, endpoint=ENDPOINT, status=429, retry_after_seconds=60)
+        assert rows(path) == 50
+        with pytest.raises(QuotaExhausted):
+            spend(ledger, 1, windows=THOUSAND)
+        clock.advance(61)
+        spend(ledger, 50, windows=THOUSAND)
+        assert rows(path) > 100
+    assert rows(path) == 100
+
+
+def test_what_a_vendors_figure_was_compared_with_is_not_given_back(path: Path, clock: ManualClock) -> None:
+    with closing(Ledger.open(path, clock)) as ledger, closing(Ledger.open(path, clock)) as other:
+        ledger.declare(QuotaPolicy(account=ACCOUNT, windows={"any": THOUSAND}))
+        spend(ledger, 50, windows=THOUSAND)
+        written = rows(path)
+        assert written > 50
+        clock.advance(1)
+        other.adopt_usage(ACCOUNT, "any", written + 5)
+        assert ledger.usage(ACCOUNT)[0].used == written + 5
+
+
+def test_a_fork_uses_nothing_its_parent_wrote_ahead(path: Path, clock: ManualClock) -> None:
+    with closing(Ledger.open(path, clock)) as ledger:
+        spend(ledger, 50, windows=THOUSAND)
+        child = os.fork()
+        if child == 0:
+            spend(ledger, 10, windows=THOUSAND)
+            ledger.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        spend(ledger, 10, windows=THOUSAND)
+        assert sum(ledger.requests_by_endpoint(ACCOUNT, START).values()) == 70
+
+
+def test_killed_processes_have_spent_what_was_written_ahead(path: Path) -> None:
+    sent = 0
+    for _ in range(3):
+        victim = start(path, ACCOUNT, 5000, "1200/3600")
+        assert victim.stdout is not None
+        victim.stdout.readline()
+        go(victim)
+        for _ in range(100):
+            sent += victim.stdout.readline().startswith("sent")
+        victim.kill()
+        sent += victim.communicate(timeout=30)[0].count("sent")
+    survivor = start(path, ACCOUNT, 1500, "1200/3600")
+    sent += survivor.communicate("go\n", timeout=60)[0].count("sent")
+    assert rows(path) == 1200
+    assert 1200 - 3 * 20 <= sent <= 1200
+
+
+# ------------------------------------------------------------------------------------------------------- learned limits
+
+
+def test_a_running_meter_obeys_a_limit_learned_by_another_process(path: Path, clock: ManualClock) -> None:
+    policy = QuotaPolicy(account=ACCOUNT, windows={"any": (Window(100, 3600),)}, reserve=30)
+    with closing(Ledger.open(path, clock)) as here, closing(Ledger.open(path, clock)) as there:
+        meter = here.meter(policy)
+        for _ in range(15):
+            meter.acquire(method="GET", endpoint=ENDPOINT)
+        there.learn(ACCOUNT, "any", policy.windows["any"], endpoint=ENDPOINT, status=429, retry_after_seconds=600)
+        there.adopt_usage(ACCOUNT, "any", 20, possible_limits=(20, 100))
+        assert [usage.limit for usage in here.usage(ACCOUNT)] == [20]
+        clock.advance(3602)
+        for _ in range(20):
+            meter.acquire(method="GET", endpoint=ENDPOINT)
+        with pytest.raises(QuotaExhausted, match="20 in 3600 s"):
+            meter.acquire(method="GET", endpoint=ENDPOINT)
+        # A backfill keeps what of its reserve still makes sense.
+        clock.advance(3602)
+        with spending(stream="sessions", backfill=True):
+            meter.acquire(method="GET", endpoint=ENDPOINT)
+            with pytest.raises(QuotaExhausted):
+                meter.acquire(method="GET", endpoint=ENDPOINT)
+        # After a day the declared limit is tried again, by the same meter.
+        clock.advance(86_400)
+        for _ in range(100):
+            meter.acquire(method="GET", endpoint=ENDPOINT)
+        assert [usage.limit for usage in here.usage(ACCOUNT)] == [100]

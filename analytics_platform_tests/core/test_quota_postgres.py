@@ -36,6 +36,7 @@ from analytics_platform_tests.core.test_quota import (  # noqa: F401  (collected
     test_a_backfill_leaves_the_reserve_to_today,
     test_a_call_that_counts_several_times,
     test_a_lowered_limit_slows_and_never_bursts,
+    test_a_running_meter_obeys_a_limit_learned_by_another_process,
     test_a_slot_further_than_the_longest_wait_is_not_taken,
     test_accounts_and_method_classes_are_separate,
     test_deferred_work_comes_due_newest_day_first,
@@ -107,7 +108,8 @@ def test_a_killed_process_keeps_what_it_spent(path: str) -> None:
     sent = victim.communicate()[0].count("sent") + 1
     with closing(Ledger.open(path)) as ledger:
         spent = sum(ledger.requests_by_endpoint(ACCOUNT, START - timedelta(days=9999)).values())
-        assert sent <= spent <= sent + 1  # the last one may be committed and not yet told
+        # The last one may be committed and not yet told, and others were written ahead.
+        assert sent <= spent <= sent + 1 + 32
         spend(ledger, 1, windows=(Window(2000, 3600),))
 
 

@@ -67,6 +67,19 @@ def test_room_kept_for_today_is_not_run_into() -> None:
     assert "2 of 20 were left beside 5 kept for today" in choice.why
 
 
+def test_today_uses_the_room_that_is_kept_for_it_and_may_be_cut_short() -> None:
+    (newest, *older) = pieces("shop", requests=4)[::-1]
+    today = replace(newest, is_for_today=True)
+    alone = choose([today, *older], [replace(budget(0), kept=3)]).resumptions
+    assert [(r.first_day, r.last_day) for r in alone] == [(newest.first_day, newest.last_day)]
+    # What is left of it stays kept for the rest of today, whose pieces are not due yet.
+    beside = choose([today, *older], [replace(budget(2), kept=7)]).resumptions
+    assert [r.first_day for r in beside] == [newest.first_day]
+    # And older days take what is free beside it, where they fit.
+    (joined,) = choose([today, *older], [replace(budget(5), kept=7)]).resumptions
+    assert (joined.first_day, joined.last_day) == (older[0].first_day, newest.last_day)
+
+
 def test_accounts_do_not_share_their_budgets() -> None:
     choice = choose(
         pieces("shop", account="acme:1") + pieces("blog", account="acme:2"),

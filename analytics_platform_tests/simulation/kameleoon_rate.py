@@ -209,7 +209,7 @@ def play(lines: Sequence[Line], seconds: float) -> Iterator[Measured]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; fails below 95 % of an authenticated limit, or at an answer 429."""
+    """Measure and print; fails below 95 % of an authenticated limit, above any limit, or at an answer 429."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each line")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -217,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_short = False
     for measured in play(LINES, chosen.seconds):
         is_anonymous = measured.line.startswith("anonymous")
-        is_short |= measured.refused_429 > 0 or (not is_anonymous and measured.of_the_limit < 0.95)
+        is_short |= measured.refused_429 > 0 or measured.most_in_a_second > measured.limit_per_second
+        is_short |= not is_anonymous and measured.of_the_limit < 0.95
         if chosen.json:
             sys.stdout.write(json.dumps(asdict(measured)) + "\n")
         else:

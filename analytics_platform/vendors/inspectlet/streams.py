@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError
-from analytics_platform.core.forecast import Forecast, Outlook, pages_of
+from analytics_platform.core.forecast import Forecast, Outlook, pages_of, rows_like
 from analytics_platform.core.paging import Page
 from analytics_platform.core.settling import newest_first
 from analytics_platform.core.streams import Extraction, Stream
@@ -30,6 +30,8 @@ _LOOKBACK_DAYS: Final = 2
 _MARGIN: Final = timedelta(minutes=1)
 """Whether a bound is inclusive is not said (contract §2.3, trap 3); rows of other days are dropped by the tables'
 day."""
+
+_OTHER_RECORDERS: Final = ("smartlook/sessions",)
 
 
 def extract_sessions(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:
@@ -54,7 +56,8 @@ def _starts(page: Page) -> Iterator[tuple[datetime, str]]:
 
 def forecast_sessions(outlook: Outlook) -> Forecast:
     """Pages of 100; nothing says which page is the last, so a full one is followed by another."""
-    return pages_of(outlook.history.rows("inspectlet/sessions", outlook.days), MAX_PAGE, asks_past_the_end=True)
+    sessions = rows_like(outlook, "inspectlet/sessions", _OTHER_RECORDERS)
+    return pages_of(sessions, MAX_PAGE, asks_past_the_end=True)
 
 
 def extract_websites(client: InspectletClient, extraction: Extraction) -> Iterator[Page]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from types import TracebackType
 from typing import Final, Literal, Self, get_args
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
@@ -44,21 +45,23 @@ __all__ = [
     "AUTHENTICATED_QUOTA",
     "DEFAULT_AUTH_URL",
     "DEFAULT_BASE_URL",
-    "MAX_EANS_PER_CALL",
+    "MAX_CODES_BYTES",
     "MAX_KEYS_PER_CALL",
     "MAX_PREVIOUS_VISITS",
     "VARIABLES",
     "VENDOR",
     "EventKind",
     "KameleoonClient",
+    "codes_by_call",
     "counters_call",
     "mapping_call",
     "quota_windows",
     "visitor_call",
 ]
 
-MAX_EANS_PER_CALL: Final = 50
-"""Keeps the URL, which carries the codes, far below common limits."""
+MAX_CODES_BYTES: Final = 6000
+"""Product codes of one call, as encoded as they stand in its URL. The vendor gives no limit; servers commonly take a
+request line of 8,190 bytes. That is some 240 EAN-13 a call."""
 MAX_KEYS_PER_CALL: Final = 100
 """Maps the vendor hands out at once (contract B8)."""
 
@@ -100,6 +103,20 @@ def visitor_call(visitor_code: str) -> str:
 def mapping_call(mapping_value: str) -> str:
     """Identity of a visitor call by mapping value: a digest, as `visitor_call`, in a space of its own."""
     return f"visitor_mapped/{hashlib.sha256(mapping_value.encode()).hexdigest()[:24]}"
+
+
+def codes_by_call(eans: Sequence[str]) -> list[list[str]]:
+    """Product codes in their order, in as few calls as `MAX_CODES_BYTES` allows; a longer code has one of its own."""
+    calls: list[list[str]] = []
+    room = 0
+    for ean in eans:
+        size = len(quote(_json_array([ean]), safe=""))
+        if not calls or size > room:
+            calls.append([])
+            room = MAX_CODES_BYTES
+        calls[-1].append(ean)
+        room -= size
+    return calls
 
 
 def counters_call(day: date, eans: Sequence[str]) -> str:
@@ -246,13 +263,14 @@ class KameleoonClient:
 
         Args:
             site_code: as in the site's tag.
-            eans: 1 to 50 product codes. Unknown ones count as zero and may be missing from the answer.
+            eans: product codes, as many as `codes_by_call` puts together. Unknown ones count as zero and may be missing
+                from the answer.
             day: a UTC day, asked as epoch milliseconds from its first to its last.
             between: or two aware instants, both inclusive to the millisecond.
 
         Raises:
-            ConfigurationError: no code, or more than 50; both `day` and `between`; instants that are naive or end
-                before they begin.
+            ConfigurationError: no code, or more than a URL takes; both `day` and `between`; instants that are naive or
+                end before they begin.
             PermissionDenied: the site has neither Product Recommendation nor Product Targeting.
         """
         parameters = [("siteCode", site_code), ("eans", _codes_parameter(eans))]
@@ -274,10 +292,10 @@ class KameleoonClient:
 
         Args:
             site_code: as in the site's tag.
-            eans: 1 to 50 product codes.
+            eans: product codes, as many as `codes_by_call` puts together.
 
         Raises:
-            ConfigurationError: no code, or more than 50.
+            ConfigurationError: no code, or more than a URL takes.
             PermissionDenied: as `product_counters`.
         """
         parameters = [("siteCode", site_code), ("eans", _codes_parameter(eans)), ("all", "true")]
@@ -341,8 +359,8 @@ def _kind_flags(kinds: Collection[EventKind] | Literal["all"]) -> tuple[str, ...
 
 
 def _codes_parameter(eans: Sequence[str]) -> str:
-    if not 1 <= len(eans) <= MAX_EANS_PER_CALL:
-        raise ConfigurationError(f"Ask for 1 to {MAX_EANS_PER_CALL} product codes a call, not {len(eans)}.")
+    if len(codes_by_call(eans)) != 1:
+        raise ConfigurationError(f"Ask for product codes of 1 to {MAX_CODES_BYTES} bytes a call, not for {len(eans)}.")
     return _json_array(eans)
 
 

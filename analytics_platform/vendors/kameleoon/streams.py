@@ -19,12 +19,12 @@ from typing import Final
 
 from analytics_platform.core.concurrency import side_by_side
 from analytics_platform.core.errors import ConfigurationError, Where
-from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook
+from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook, distinct_from, visits_on
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.kameleoon.client import (
-    MAX_EANS_PER_CALL,
     KameleoonClient,
+    codes_by_call,
     counters_call,
     visitor_call,
 )
@@ -49,6 +49,13 @@ _CODES_SQL: Final = """
     SELECT "value" AS code FROM inspectlet.session_tags
     WHERE _site = ? AND _day BETWEEN ? AND ? AND tag = 'kameleoon_visitor_code'
 """
+_VISITS_SQL: Final = """
+    SELECT _day, kameleoon_visitor_code AS code FROM smartlook.sessions WHERE _site = ? AND _day BETWEEN ? AND ?
+    UNION ALL
+    SELECT _day, "value" AS code FROM inspectlet.session_tags
+    WHERE _site = ? AND _day BETWEEN ? AND ? AND tag = 'kameleoon_visitor_code'
+"""
+_SEEN_IN: Final = ("smartlook/sessions", "inspectlet/session_tags")
 
 
 def extract_visits(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
@@ -77,10 +84,8 @@ def extract_product_counters(client: KameleoonClient, extraction: Extraction) ->
         ConfigurationError: no site_code, or `eans` is not one comma-separated text.
         VendorError: see `KameleoonClient`.
     """
-    eans = _eans(extraction)
     day = extraction.first_day
-    for start in range(0, len(eans), MAX_EANS_PER_CALL):
-        some = eans[start : start + MAX_EANS_PER_CALL]
+    for some in codes_by_call(_eans(extraction)):
         if counters_call(day, some) not in extraction.done_calls:
             yield client.product_counters(site_code=_site_code(extraction), eans=some, day=day)
 
@@ -97,25 +102,37 @@ def panel(extraction: Extraction) -> list[str]:
 
 
 def forecast_visits(outlook: Outlook) -> Forecast:
-    """One request a code of the panel: counted where both replay vendors are landed, else by their sessions."""
+    """One request a code of the panel: counted where both replay vendors are landed, else by how many codes they saw
+    on other days.
+    """
     share = _visitor_sample(outlook)
-    seen = outlook.history.rows("smartlook/sessions", outlook.days)
-    tagged = outlook.history.rows("inspectlet/sessions", outlook.days)
-    if (seen + tagged).certainty is Certainty.EXACT:
-        scope = [outlook.site_key, outlook.first_day, outlook.last_day]
-        codes = {code for (code,) in outlook.lake.query(_CODES_SQL, [*scope, *scope]) if code is not None}
-        return Forecast.exactly(sum(_is_code(code) and is_sampled(code, share) for code in codes))
-    # A visitor has several sessions, and both vendors see most of them.
-    ((sessions, codes_ever),) = outlook.lake.query(
-        f"SELECT (SELECT count(*) FROM smartlook.sessions WHERE _site = ?), count(*) FROM ({_CODES_SQL})",
-        [outlook.site_key, *([outlook.site_key, date.min, date.max] * 2)],
-    )
-    return seen.times(share * (codes_ever / sessions if sessions else 1.0)).mapped(math.ceil)
+    landed = outlook.history.landed_days(_SEEN_IN, outlook.days)
+    if not landed:
+        return _stated_panel(outlook, share)
+    scope = [outlook.site_key, landed[0], landed[-1]]
+    seen: dict[date, list[str]] = {day: [] for day in landed}
+    for day, code in outlook.lake.query(_VISITS_SQL, [*scope, *scope]):
+        if day in seen and code is not None and _is_code(code):
+            seen[day].append(code)
+    if all(day in seen for day in outlook.days):
+        codes = {code for day in outlook.days for code in seen[day]}
+        return Forecast.exactly(sum(is_sampled(code, share) for code in codes))
+    visitors = distinct_from(seen, outlook.days)
+    if visitors.certainty is Certainty.UNKNOWN:
+        return _stated_panel(outlook, share)
+    return visitors.sampled(share).mapped(math.ceil)
+
+
+def _stated_panel(outlook: Outlook, share: float) -> Forecast:
+    """Nothing is landed: the visitors of the smallest site are the same every day, those of the largest never."""
+    stated = visits_on(outlook.days)
+    least = math.ceil(share * stated.low / len(outlook.days))
+    return Forecast.unknown(least=least, most=math.ceil(share * stated.high))
 
 
 def forecast_product_counters(outlook: Outlook) -> Forecast:
-    """One request per hundred products and day."""
-    return Forecast.exactly(math.ceil(len(_eans(outlook)) / MAX_EANS_PER_CALL) * len(outlook.days))
+    """One request a day for as many products as a call takes."""
+    return Forecast.exactly(len(codes_by_call(_eans(outlook))) * len(outlook.days))
 
 
 def _smaller_panel(outlook: Outlook) -> Alternative | None:
@@ -181,7 +198,7 @@ VISITS_STREAM: Final = Stream(
     forecast=forecast_visits,
     cheaper=_smaller_panel,
     lookback_days=LOOKBACK_DAYS,
-    depends_on=("smartlook/sessions", "inspectlet/session_tags"),
+    depends_on=_SEEN_IN,
 )
 PRODUCT_COUNTERS_STREAM: Final = Stream(
     vendor="kameleoon",

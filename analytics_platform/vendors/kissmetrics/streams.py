@@ -29,6 +29,8 @@ _COLLECTIONS: Final[tuple[Collection, ...]] = ("events", "properties", "reports"
 
 
 _LIST_KINDS: Final = ("event_list", "property_list", "report_list", "metric_list")
+_MOST_PAGES: Final = 10
+"""Of a list, taken as possible where none is landed yet: a thousand entries."""
 
 
 def extract_catalogue(client: KissmetricsClient, extraction: Extraction) -> Iterator[Page]:
@@ -67,7 +69,7 @@ def forecast_catalogue(outlook: Outlook) -> Forecast:
     pages = [outlook.history.pages_per_call(kind) for kind in _LIST_KINDS]
     known = [count for count in pages if count is not None]
     if len(known) < len(pages):
-        return Forecast.unknown(least=2 + len(pages))
+        return Forecast.unknown(least=2 + len(pages), most=2 + _MOST_PAGES * len(pages))
     return Forecast.exactly(2 + sum(math.ceil(count) for count in known))
 
 

@@ -19,7 +19,15 @@ from functools import partial
 from typing import Final
 
 from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
-from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook, pages_of
+from analytics_platform.core.forecast import (
+    Alternative,
+    Certainty,
+    Forecast,
+    Outlook,
+    distinct_from,
+    pages_of,
+    rows_like,
+)
 from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
 from analytics_platform.core.settling import SETTLED_FROM, newest_first
@@ -142,28 +150,39 @@ def extract_event_daily(client: SmartlookClient, extraction: Extraction) -> Iter
 
 
 _VISITORS_SQL: Final = (
-    "SELECT DISTINCT visitor_id FROM smartlook.sessions "
-    "WHERE _site = ? AND _day BETWEEN ? AND ? AND visitor_id IS NOT NULL ORDER BY visitor_id"
+    "SELECT visitor_id, max(_day) AS newest FROM smartlook.sessions "
+    "WHERE _site = ? AND _day BETWEEN ? AND ? AND visitor_id IS NOT NULL "
+    "GROUP BY visitor_id ORDER BY newest DESC, visitor_id"
 )
 
 
 def extract_events(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
-    """Events of a sample of the visitors that smartlook/sessions has on these days; the same visitors every time."""
+    """Events of a sample of the visitors that smartlook/sessions has on these days; the same visitors every time.
+
+    A visitor is asked for once, over the whole range, and those of the newest day first: when the visitors of a day and
+    of those after it are through, the day is complete, wherever the quota ends.
+    """
     rate = _sample_rate(extraction.ids)
     scope = [extraction.site_key, extraction.first_day, extraction.last_day]
-    visitors = extraction.lake.query(_VISITORS_SQL, scope)
-    for (visitor_id,) in visitors:
+    found = extraction.lake.query(_VISITORS_SQL, scope)
+    visitors = [(visitor_id, newest) for visitor_id, newest in found if _is_sampled(visitor_id, rate)]
+    older = [*(newest for _, newest in visitors[1:]), extraction.first_day - timedelta(days=1)]
+    for (visitor_id, newest), next_newest in zip(visitors, older[: len(visitors)], strict=True):
         call = f"visitor/{visitor_id}"
-        if call in extraction.done_calls or not _is_sampled(visitor_id, rate):
+        if call in extraction.done_calls:
             continue
+        context = {"sample_rate": repr(rate)}
         try:
-            yield from client.visitor_events(
+            for page in client.visitor_events(
                 visitor_id,
                 first_day=extraction.first_day,
                 last_day=extraction.last_day,
                 call=call,
-                context={"sample_rate": repr(rate)},
-            )
+                context=context,
+            ):
+                is_day_done = page.is_last and next_newest < newest
+                settled = {SETTLED_FROM: (next_newest + timedelta(days=1)).isoformat()} if is_day_done else {}
+                yield replace(page, context={**page.context, **settled})
         except NotFound:
             # Deleted at the vendor since the session was read (erasure): nothing to ask for, and no reason to stop.
             extraction.log.warning("smartlook/events %s: a sampled visitor no longer exists", extraction.site_key)
@@ -214,44 +233,60 @@ def extract_funnels(client: SmartlookClient, extraction: Extraction) -> Iterator
 
 # ------------------------------------------------------------------------------------------------------------ forecasts
 
+_OTHER_RECORDERS: Final = ("inspectlet/sessions",)
+_MOST_EVENTS: Final = 100
+_MOST_FUNNELS: Final = 20
+"""Definitions that are taken as possible where no list is landed yet."""
+
+_VISITS_SQL: Final = (
+    "SELECT _day, visitor_id FROM smartlook.sessions "
+    "WHERE _site = ? AND _day BETWEEN ? AND ? AND visitor_id IS NOT NULL"
+)
+
 
 def _forecast_search(table: str, outlook: Outlook) -> Forecast:
     """Full pages of 100, at least one."""
-    return pages_of(outlook.history.rows(table, outlook.days), MAX_PAGE)
+    return pages_of(rows_like(outlook, table, _OTHER_RECORDERS), MAX_PAGE)
 
 
 def forecast_events(outlook: Outlook) -> Forecast:
-    """One walk a sampled visitor: counted where the sessions are landed, else by the visitors a session has had."""
+    """One walk a sampled visitor: counted where the sessions are landed, else by how many visitors other days had."""
     rate = _sample_rate(outlook.ids)
-    sessions = outlook.history.rows("smartlook/sessions", outlook.days)
-    scope = [outlook.site_key, outlook.first_day, outlook.last_day]
-    if sessions.certainty is Certainty.EXACT:
-        found = outlook.lake.query(_VISITORS_SQL, scope)
-        visitors = Forecast.exactly(sum(_is_sampled(visitor_id, rate) for (visitor_id,) in found))
+    landed = outlook.history.landed_days(("smartlook/sessions",), outlook.days)
+    seen: dict[date, list[str]] = {day: [] for day in landed}
+    if landed:
+        scope = [outlook.site_key, landed[0], landed[-1]]
+        for day, visitor_id in outlook.lake.query(_VISITS_SQL, scope):
+            if day in seen:
+                seen[day].append(visitor_id)
+    if all(day in seen for day in outlook.days):
+        there = {visitor_id for day in outlook.days for visitor_id in seen[day]}
+        visitors = Forecast.exactly(sum(_is_sampled(visitor_id, rate) for visitor_id in there))
     else:
-        ((known, distinct),) = outlook.lake.query(
-            "SELECT count(*), count(DISTINCT visitor_id) FROM smartlook.sessions WHERE _site = ?", [outlook.site_key]
-        )
-        visitors = sessions.times(rate * (distinct / known if known else 1.0))
+        visitors = distinct_from(seen, outlook.days).sampled(rate)
+        if visitors.certainty is Certainty.UNKNOWN:
+            # A visitor has at least one visit, and the same few may come every day.
+            visits = rows_like(outlook, "smartlook/sessions", _OTHER_RECORDERS).sampled(rate)
+            visitors = replace(visits, low=visits.low / len(outlook.days))
     return visitors.times(outlook.history.pages_per_call("visitor_events") or 1.0).mapped(math.ceil)
 
 
 def forecast_event_daily(outlook: Outlook) -> Forecast:
     """The list, and one histogram a definition, whatever the length of the range."""
-    return _definitions(outlook, "event_list", "event_histogram", calls_per_definition=1)
+    return _definitions(outlook, "event_list", "event_histogram", most=_MOST_EVENTS)
 
 
 def forecast_funnels(outlook: Outlook) -> Forecast:
     """The list, and one computation a funnel and day."""
-    return _definitions(outlook, "funnel_list", "funnel_day", calls_per_definition=len(outlook.days))
+    return _definitions(outlook, "funnel_list", "funnel_day", most=_MOST_FUNNELS, calls_each=len(outlook.days))
 
 
-def _definitions(outlook: Outlook, list_kind: str, kind: str, *, calls_per_definition: int) -> Forecast:
+def _definitions(outlook: Outlook, list_kind: str, kind: str, *, most: int, calls_each: int = 1) -> Forecast:
     pages = outlook.history.pages_per_call(list_kind)
     definitions = outlook.history.definitions(kind)
     if pages is None or definitions is None:
-        return Forecast.unknown(least=1)
-    return Forecast.exactly(math.ceil(pages) + definitions * calls_per_definition)
+        return Forecast.unknown(least=1, most=1 + most * calls_each)
+    return Forecast.exactly(math.ceil(pages) + definitions * calls_each)
 
 
 def _histograms_instead(outlook: Outlook) -> Alternative:
