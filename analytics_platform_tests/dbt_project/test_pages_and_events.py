@@ -1,4 +1,4 @@
-"""What the marts of pages, events and breakdowns say about the small lake, and that late data changes only their window."""
+"""What the marts of pages, events and breakdowns say about the small lake, and that late data ends in the same rows."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def test_views_are_numbered_and_count_on_their_session_s_date(built: Warehouse) 
 
 def _page(built: Warehouse, vendor: str, path: str) -> list[tuple[Any, ...]]:
     return built.rows(
-        "SELECT visitors, views, sessions, bounces, entries, exits, average_time_seconds, reason_null FROM fct_page_daily "
-        f"WHERE vendor = '{vendor}' AND site_key = 'shop' AND stat_date = DATE '{DST_SUNDAY}' AND path = '{path}'"
+        "SELECT visitors, views, sessions, bounces, entries, exits, average_time_seconds, reason_null "
+        f"FROM fct_page_daily WHERE vendor = '{vendor}' AND site_key = 'shop' "
+        f"AND stat_date = DATE '{DST_SUNDAY}' AND path = '{path}'"
     )
 
 
@@ -66,8 +67,8 @@ def test_a_page_is_the_same_for_every_vendor_that_saw_it(built: Warehouse) -> No
 
 def test_events_keep_their_date_and_lose_their_values(built: Warehouse) -> None:
     rows = built.rows(
-        "SELECT vendor_event_id, session_key IS NOT NULL, session_date_local, event_date_local, event_type, url, sample_rate "
-        "FROM fct_events WHERE vendor = 'smartlook' ORDER BY 1"
+        "SELECT vendor_event_id, session_key IS NOT NULL, session_date_local, event_date_local, event_type, url, "
+        "sample_rate FROM fct_events WHERE vendor = 'smartlook' ORDER BY 1"
     )
     assert rows == [
         ("e1", True, DST_SUNDAY, DST_SUNDAY, "click", "https://shop.example/a", 0.5),
@@ -131,7 +132,7 @@ def test_vendors_break_down_in_the_same_words(
 
 @pytest.fixture
 def late_lake(lake: FixtureLake) -> Iterator[FixtureLake]:
-    """A session moves over midnight (its old row stays behind), another vanishes, an event comes late, a counter grew more."""
+    """A session moves over midnight (its old row stays behind), another vanishes, an event is late, a counter grew."""
     sessions = sunday_sessions()
     moved = {**saturday_sessions()[0], "started_at": sessions[0]["started_at"], "ended_at": sessions[0]["ended_at"]}
     lake.write("smartlook", "sessions", "shop", DST_SUNDAY, [moved, *sessions[:-1]], at("2026-11-21 02:00"))
