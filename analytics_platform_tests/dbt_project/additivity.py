@@ -1,10 +1,10 @@
 """Which sums of a dbt project are sums over people, read from its compiled SQL.
 
-Belongs here: tracing the argument of a `sum` back, step by step and model by model, to what it was called at its source.
+Belongs here: tracing the argument of a `sum` back, step by step and model by model, to its name at its source.
 Does not belong here: which models there are, and what is allowed (the tests say that).
 
-People are distinct per date, page, value and vendor: a visitor of Monday and of Tuesday is one visitor, so that a sum of
-visitors counts nobody knows what (MARTS §4.8; Pirsch's document says so of its totals).
+People are distinct per date, page, value and vendor: a visitor of Monday and of Tuesday is one visitor, so that a sum
+of visitors counts nobody knows what (MARTS §4.8; Pirsch's document says so of its totals).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _outputs(scope: Scope) -> list[str]:
     return names
 
 
-def _counts_distinct_visitors(projection: exp.Expression) -> bool:
+def _counts_distinct_visitors(projection: exp.Expr) -> bool:
     return any(
         "visitor" in column.name
         for count in projection.find_all(exp.Count)
@@ -130,10 +130,10 @@ def _counts_distinct_visitors(projection: exp.Expression) -> bool:
     )
 
 
-def _taken(expression: exp.Expression, *, passing_only: bool = False) -> Iterator[exp.Column]:
+def _taken(expression: exp.Expr, *, passing_only: bool = False) -> Iterator[exp.Column]:
     """Columns whose value the expression takes: not those it only counts, compares or keys its windows by."""
     for column in expression.find_all(exp.Column):
-        child: exp.Expression = column
+        child: exp.Expr = column
         takes = True
         while takes and child is not expression and child.parent is not None:
             parent = child.parent

@@ -221,10 +221,10 @@ def _write_kameleoon(lake: FixtureLake) -> None:
     lake.write("kameleoon", "visits", "shop", MONDAY, [])
 
 
-def write_counter(lake: FixtureLake, day: date, *, total: int) -> None:
+def write_counter(lake: FixtureLake, day: date, *, total: int, site: str = "shop") -> None:
     """The lifetime counter of Visited Site as read on a date at ten."""
     row = {"snapshot_date": day, "event_id": "e1", "name": "Visited Site", "total": total}
-    lake.write("kissmetrics", "events", "shop", day, [row], at(f"{day} 10:00"))
+    lake.write("kissmetrics", "events", site, day, [row], at(f"{day} 10:00"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""Pages, events and lists of the small lake: what conftest's sessions looked at and did, and what Pirsch lists of the dates.
+"""Pages, events and lists of the small lake: what conftest's sessions looked at and did, and what Pirsch lists.
 
-Belongs here: rows of the tables beside the sessions. Does not belong here: the sessions (conftest), what the marts make of
-both (the tests say that).
+Belongs here: rows of the tables beside the sessions. Does not belong here: the sessions (conftest), what the marts
+make of both (the tests say that).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from analytics_platform_tests.dbt_project.conftest import Warehouse
 
 ALLOWED = {
     ("int_pirsch__breakdown_lists", "SUM(listed.visitors)"): (
-        "the rest of a cut list; used only for dimensions of which a visitor, who is an address and a user agent, has one value"
+        "the rest of a cut list; used only where a visitor, who is an address and a user agent, has one value"
     ),
 }
 """Sums of people that count them rightly, and why. Anything else is wrong."""
@@ -30,7 +30,7 @@ ALLOWED = {
             id="through-a-star-a-union-and-a-window",
         ),
         pytest.param(
-            "with a as (select stat_date, count(distinct vendor_visitor_id) as n from s group by stat_date) select sum(n) from a",
+            "with a as (select d, count(distinct vendor_visitor_id) as n from s group by d) select sum(n) from a",
             id="counted-here",
         ),
         pytest.param("select sum(case when vendor = 'a' then unique_visitors end) from days", id="in-a-case"),

@@ -46,7 +46,6 @@ NAMES_A_VENDOR = {
     "int_coded_sessions",
     "int_conversions_unseen",
     "int_daily_native",
-    "int_partitions_landed",
     "int_site_days",
     "fct_daily_traffic",
 }

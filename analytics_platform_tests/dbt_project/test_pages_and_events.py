@@ -1,4 +1,4 @@
-"""What the marts of pages, events and breakdowns say about the small lake, and that late data changes only their window."""
+"""What the marts of pages, events and breakdowns say about the small lake, and that late data ends in the same rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from analytics_platform_tests.dbt_project.conftest import (
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 from analytics_platform_tests.dbt_project.pages_events_lake import smartlook_event, write_pages_and_events
 
-MARTS = ("fct_page_views", "fct_events", "fct_page_daily", "fct_event_daily", "fct_daily_breakdown", "dim_page")
+MARTS = {
+    "fct_page_views": "session_date_local",
+    "fct_events": "session_date_local",
+    "fct_page_daily": "stat_date",
+    "fct_event_daily": "stat_date",
+    "fct_daily_breakdown": "stat_date",
+}
+"""The incremental marts of pages, events and breakdowns, and the date their window is of."""
 
 
 def test_views_are_numbered_and_count_on_their_session_s_date(built: Warehouse) -> None:
@@ -42,8 +49,9 @@ def test_views_are_numbered_and_count_on_their_session_s_date(built: Warehouse) 
 
 def _page(built: Warehouse, vendor: str, path: str) -> list[tuple[Any, ...]]:
     return built.rows(
-        "SELECT visitors, views, sessions, bounces, entries, exits, average_time_seconds, reason_null FROM fct_page_daily "
-        f"WHERE vendor = '{vendor}' AND site_key = 'shop' AND stat_date = DATE '{DST_SUNDAY}' AND path = '{path}'"
+        "SELECT visitors, views, sessions, bounces, entries, exits, average_time_seconds, reason_null "
+        f"FROM fct_page_daily WHERE vendor = '{vendor}' AND site_key = 'shop' "
+        f"AND stat_date = DATE '{DST_SUNDAY}' AND path = '{path}'"
     )
 
 
@@ -66,8 +74,8 @@ def test_a_page_is_the_same_for_every_vendor_that_saw_it(built: Warehouse) -> No
 
 def test_events_keep_their_date_and_lose_their_values(built: Warehouse) -> None:
     rows = built.rows(
-        "SELECT vendor_event_id, session_key IS NOT NULL, session_date_local, event_date_local, event_type, url, sample_rate "
-        "FROM fct_events WHERE vendor = 'smartlook' ORDER BY 1"
+        "SELECT vendor_event_id, session_key IS NOT NULL, session_date_local, event_date_local, event_type, url, "
+        "sample_rate FROM fct_events WHERE vendor = 'smartlook' ORDER BY 1"
     )
     assert rows == [
         ("e1", True, DST_SUNDAY, DST_SUNDAY, "click", "https://shop.example/a", 0.5),
@@ -131,7 +139,7 @@ def test_vendors_break_down_in_the_same_words(
 
 @pytest.fixture
 def late_lake(lake: FixtureLake) -> Iterator[FixtureLake]:
-    """A session moves over midnight (its old row stays behind), another vanishes, an event comes late, a counter grew more."""
+    """A session moves over midnight (its old row stays behind), another vanishes, an event is late, a counter grew."""
     sessions = sunday_sessions()
     moved = {**saturday_sessions()[0], "started_at": sessions[0]["started_at"], "ended_at": sessions[0]["ended_at"]}
     lake.write("smartlook", "sessions", "shop", DST_SUNDAY, [moved, *sessions[:-1]], at("2026-11-21 02:00"))
@@ -144,19 +152,21 @@ def late_lake(lake: FixtureLake) -> Iterator[FixtureLake]:
     write_pages_and_events(lake)
 
 
-def test_late_data_gives_what_a_full_build_gives(
-    built: Warehouse, late_lake: FixtureLake, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    incremental = Warehouse(late_lake, built.folder.parent / "late")
-    shutil.copytree(built.folder, incremental.folder)
-    models = ("--exclude-resource-type", "unit_test", "test")
-    selected = ("build", *models, "--select", *(f"+{mart}" for mart in MARTS))
-    assert failures(incremental.dbt(*selected, window=(SATURDAY, MONDAY))) == []
-    assert incremental.rows("SELECT session_date_local FROM fct_events WHERE event_name = 'late'") == [(DST_SUNDAY,)]
+def test_late_data_gives_what_a_full_build_gives(built: Warehouse, late_lake: FixtureLake) -> None:
+    """What the marts held before leaves no trace in the window: not a row, not a number."""
+    warehouse = Warehouse(late_lake, built.folder.parent / "late")
+    shutil.copytree(built.folder, warehouse.folder)
+    build = ("build", "--exclude-resource-type", "unit_test", "test", "--select", *(f"+{mart}" for mart in MARTS))
+    queries = {
+        mart: f"SELECT * FROM {mart} WHERE {column} BETWEEN DATE '{SATURDAY}' AND DATE '{MONDAY}' ORDER BY ALL"
+        for mart, column in MARTS.items()
+    }
 
-    full = Warehouse(late_lake, tmp_path_factory.mktemp("full"))
-    assert failures(full.dbt(*selected)) == []
-    for mart in MARTS:
-        everything = f"SELECT * FROM {mart} ORDER BY ALL"
-        assert incremental.rows(everything) == full.rows(everything), mart
-        assert incremental.rows(everything) != built.rows(everything) or mart == "dim_page", mart
+    assert failures(warehouse.dbt(*build, window=(SATURDAY, MONDAY))) == []
+    incremental = {mart: warehouse.rows(query) for mart, query in queries.items()}
+    assert failures(warehouse.dbt(*build, "--full-refresh", window=(SATURDAY, MONDAY))) == []
+
+    assert incremental == {mart: warehouse.rows(query) for mart, query in queries.items()}
+    unchanged = [mart for mart, query in queries.items() if incremental[mart] == built.rows(query)]
+    assert unchanged == [], "the late data did not reach these"
+    assert warehouse.rows("SELECT session_date_local FROM fct_events WHERE event_name = 'late'") == [(DST_SUNDAY,)]

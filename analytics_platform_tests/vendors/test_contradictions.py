@@ -55,8 +55,8 @@ def test_assert_inspectlet_filter_units(sandbox: Sandbox, world: World) -> None:
             found: set[tuple[int, bool]] = set()
             for page in client.search_sessions(wid, search, call="c"):
                 for session in records_of(page):
-                    lasted = int(session["date_end_session"]) - int(session["date_start_session"])
-                    found.add((int(session["num_pages"]), lasted >= 29))
+                    lasted = int(str(session["date_end_session"])) - int(str(session["date_start_session"]))
+                    found.add((int(str(session["num_pages"])), lasted >= 29))
             return found
 
         # No session has 200 pages and many last 30 seconds: one word cannot mean the other.
@@ -68,7 +68,7 @@ def test_assert_inspectlet_filter_units(sandbox: Sandbox, world: World) -> None:
 
 
 def test_assert_smartlook_cursor_not_persisted(sandbox: Sandbox, world: World, tmp_path: Path) -> None:
-    """Cursors are temporary: outside the verbatim answers no file of the platform holds one, so that none is resumed."""
+    """Cursors are temporary: outside the verbatim answers no file holds one, so that none can be resumed."""
     site = world.sites[0]
     clock = ManualClock(NOON)
     fetcher = Fetcher(

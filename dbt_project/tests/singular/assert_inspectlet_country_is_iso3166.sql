@@ -1,5 +1,5 @@
 -- The document says ISO 639, which are languages; the wire has ISO 3166-1 alpha-2: EN, JA or SV would be languages. Warns.
-{{ config(severity='warn') }}
+{{ config(meta={'dagster': {'ref': {'name': 'stg_inspectlet__sessions'}}}, severity='warn') }}
 
 select site_key, partition_date, country_code, count(*) as session_count
 from {{ ref('stg_inspectlet__sessions') }}

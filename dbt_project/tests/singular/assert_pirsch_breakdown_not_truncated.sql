@@ -1,4 +1,6 @@
 -- A list of 100 values is cut: it has exactly one row for its rest, no other list has one, and what adds up adds up to the day's total.
+{{ config(meta={'dagster': {'ref': {'name': 'fct_daily_breakdown'}}}) }}
+
 with lists as (
 
     select

@@ -1,5 +1,5 @@
 -- cr is a fraction of the day's visitors and cr_goal a percentage; path_pattern is the path, pattern the expression made of it. Warns.
-{{ config(severity='warn') }}
+{{ config(meta={'dagster': {'ref': {'name': 'stg_pirsch__goals'}}}, severity='warn') }}
 
 select goals.site_key, goals.stat_date, goals.goal_id, goals.cr, goals.cr_goal_percent, goals.path_pattern, goals.pattern
 from {{ ref('stg_pirsch__goals') }} as goals

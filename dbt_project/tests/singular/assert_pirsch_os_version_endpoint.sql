@@ -1,5 +1,5 @@
 -- The document prints the path of plain systems for their versions: an answer of that path would have systems for values. Warns.
-{{ config(severity='warn') }}
+{{ config(meta={'dagster': {'ref': {'name': 'stg_pirsch__breakdowns'}}}, severity='warn') }}
 
 with systems as (
 

@@ -1,5 +1,5 @@
 -- Cursors are temporary and must not be stored: no text of any Smartlook row carries one. Columns are asked of the database.
-{{ config(tags=['thorough']) }}
+{{ config(meta={'dagster': {'ref': {'name': 'stg_smartlook__sessions'}}}, tags=['thorough']) }}
 
 {% for table in ['sessions', 'visitors', 'events', 'event_daily', 'funnels'] %}
 {%- set relation = ref('stg_smartlook__' ~ table) %}
