@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pytest
@@ -40,6 +40,21 @@ INCREMENTAL = {
     "fct_offline_conversions": "conversion_date_local",
 }
 Row = dict[str, Any]
+
+
+class Person(NamedTuple):
+    """A visitor of the truth and what they logged in with."""
+
+    visitor_id: int
+    kameleoon_code: str
+    uid: str | None
+    email: str | None
+
+
+def persons(world: World) -> list[Person]:
+    frame = world.visitors
+    columns = (frame[name].tolist() for name in Person._fields)
+    return [Person(*values) for values in zip(*columns, strict=True)]
 
 
 def run(warehouse: Warehouse, first: str = "0001-01-01", last: str = "9999-12-31") -> None:
@@ -83,13 +98,13 @@ EVENTS = [
 
 def _write_smartlook(lake: FixtureLake, world: World) -> None:
     rows = [_smartlook_session("buyer", "buyer", at("2026-10-05 10:00"), kameleoon_visitor_code="codebuyer0000000")]
-    for person in world.visitors.itertuples():
+    for person in persons(world):
         for device, hour in (("phone", 8), ("desk", 20)):
             rows.append(
                 _smartlook_session(
                     f"{device}{person.visitor_id}",
                     f"{device}{person.visitor_id}",
-                    datetime(2026, 10, 5, hour) + timedelta(seconds=int(person.visitor_id) % 3000),  # noqa: DTZ001
+                    datetime(2026, 10, 5, hour) + timedelta(seconds=person.visitor_id % 3000),  # noqa: DTZ001
                     uid_ref=KEY.reference(person.uid, site="shop"),
                     email_ref=KEY.reference(person.email, site="shop"),
                 )
@@ -120,8 +135,8 @@ def _write_inspectlet(lake: FixtureLake, world: World) -> None:
         _tag(1, 1, "converted-purchase", "1", start), _tag(1, 2, "converted-purchase", "25.00", start),
         _tag(1, 3, "plan", "19.00", start),
     ]  # fmt: skip
-    for person in world.visitors.itertuples():
-        sid = int(person.visitor_id)
+    for person in persons(world):
+        sid = person.visitor_id
         sessions.append(_inspectlet(sid, sid, start))
         if person.email is not None:
             reference = KEY.reference(person.email, site="shop")
@@ -143,7 +158,7 @@ def _write_kameleoon(lake: FixtureLake, world: World) -> None:
     visits = [
         {"visitor_code": person.kameleoon_code, "started_at": start, "page_count": 0,
          "login_ref": KEY.reference(person.uid, site="shop")}
-        for person in world.visitors.itertuples()
+        for person in persons(world)
     ]  # fmt: skip
     common = {"visitor_code": world.visitors["kameleoon_code"][0], "visit_started_at": start}
     bought = {**common, "goal_id": "310085", "revenue": 20.0, "is_reversal": False}
@@ -183,7 +198,7 @@ def _write_pirsch(lake: FixtureLake) -> None:
 
 @pytest.fixture(scope="module")
 def people() -> World:
-    return generate(first_day=FIRST, days=1, scale=0.15)
+    return generate(first_day=FIRST, days=1, scale=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -274,13 +289,13 @@ def test_a_funnel_belongs_to_the_local_date_of_the_visit(made: Warehouse) -> Non
 def test_the_persons_are_the_logins_of_the_truth(made: Warehouse, people: World) -> None:
     """All devices and vendors of a login are one person, and nobody else is in it."""
     truth: dict[tuple[str, str], str] = {}
-    for person in people.visitors.itertuples():
+    for person in persons(people):
         if person.uid is not None:
             own = {
                 ("smartlook", f"vphone{person.visitor_id}"), ("smartlook", f"vdesk{person.visitor_id}"),
-                ("inspectlet", str(person.visitor_id)), ("kameleoon", str(person.kameleoon_code)),
+                ("inspectlet", str(person.visitor_id)), ("kameleoon", person.kameleoon_code),
             }  # fmt: skip
-            truth |= dict.fromkeys(own, str(person.uid))
+            truth |= dict.fromkeys(own, person.uid)
     assert len(set(truth.values())) >= 5, "people enough to be mistaken about"
     found = {
         (vendor, visitor): key

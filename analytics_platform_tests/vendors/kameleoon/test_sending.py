@@ -47,10 +47,10 @@ def nonce(name: str) -> str:
 
 
 CONVERSIONS = [
-    (nonce("a"), "shop", BUYER, "purchase", FIRST),
-    (nonce("b"), "shop", BUYER, "purchase", SECOND),
-    (nonce("c"), "shop", OTHER, "newsletter", FIRST),
-    (nonce("d"), "blog", ELSEWHERE, "signup", FIRST),
+    (nonce("a"), "shop", BUYER, "purchase", FIRST, 39.9),
+    (nonce("b"), "shop", BUYER, "purchase", SECOND, None),
+    (nonce("c"), "shop", OTHER, "newsletter", FIRST, None),
+    (nonce("d"), "blog", ELSEWHERE, "signup", FIRST, None),
 ]
 MEMBERS = [
     ("shop", BUYER, FIRST, "purchasers"),
@@ -96,9 +96,9 @@ class Desk:
         with warehouse_connection(self.settings) as connection:
             connection.execute(
                 "CREATE TABLE fct_offline_conversions (conversion_nonce VARCHAR, site_key VARCHAR, "
-                "visitor_code VARCHAR, conversion_name VARCHAR, conversion_date_local DATE)"
+                "visitor_code VARCHAR, conversion_name VARCHAR, conversion_date_local DATE, revenue DECIMAL(18, 4))"
             )
-            connection.executemany("INSERT INTO fct_offline_conversions VALUES (?, ?, ?, ?, ?)", CONVERSIONS)
+            connection.executemany("INSERT INTO fct_offline_conversions VALUES (?, ?, ?, ?, ?, ?)", CONVERSIONS)
             connection.execute(
                 "CREATE TABLE fct_audience_members (site_key VARCHAR, visitor_code VARCHAR, stat_date DATE, "
                 "audience VARCHAR)"
@@ -146,10 +146,13 @@ class Desk:
         return self.sandbox.world.sites[0].kameleoon_site_code
 
     def goals_of(self, visitor_code: str) -> list[int]:
+        return [int(data["goalId"]) for data in self.conversions_of(visitor_code)]
+
+    def conversions_of(self, visitor_code: str) -> list[dict[str, Any]]:
         with self.client() as client:
             body = json.loads(client.visitor(site_code=self.site_code, visitor_code=visitor_code).body)
         events = [event for visit in body.get("previousVisits", []) for event in visit.get("conversionEvents", [])]
-        return [event["data"]["goalId"] for event in events]
+        return [event["data"] for event in events]
 
 
 @pytest.fixture
@@ -204,6 +207,8 @@ def test_conversions_are_sent_once_and_can_be_read_back(desk: Desk) -> None:
     }
     assert desk.posts("/visit/events") == 1
     assert desk.goals_of(BUYER) == [310085, 310085]
+    # What a vendor told the purchase was worth; 0, as an event without an amount, where none did.
+    assert sorted(data["revenue"] for data in desk.conversions_of(BUYER)) == [0.0, 39.9]
     assert desk.goals_of(OTHER) == []
     again = desk.run("offline_conversions", [FIRST, SECOND])
     assert materialized(again)["2026-10-05|shop"] == counted(0, 1, 0, 2)
