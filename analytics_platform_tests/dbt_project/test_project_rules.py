@@ -21,7 +21,12 @@ _DERIVED_IN_STAGING = {
 }
 """Columns that staging makes: from a column whose other values stay in the lake, or by reading a user agent or link."""
 
-_OUR_OWN = {"stg_ops__http_requests", "stg_ops__quota_windows", "stg_ops__partition_status", "stg_ops__partition_measures"}
+_OUR_OWN = {
+    "stg_ops__http_requests",
+    "stg_ops__quota_windows",
+    "stg_ops__partition_status",
+    "stg_ops__partition_measures",
+}
 """Staging of what the platform writes about itself: no vendor's table, and marts may read it as it is."""
 
 
