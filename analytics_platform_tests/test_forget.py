@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -187,6 +187,18 @@ def published(settings: Settings) -> Path:
     return settings.home.published / pointer["path"] / "analytics.duckdb"
 
 
+def recordings_of(settings: Settings, links: Sequence[str]) -> int:
+    """Rows of the published replay links that lead to one of the links."""
+    database = published(settings).parent / "restricted" / "replay.duckdb"
+    with duckdb.connect(str(database), read_only=True) as connection:
+        (row,) = connection.execute(
+            "SELECT count(*) FROM fct_replay_links WHERE link_ref IN "
+            "(SELECT left(sha256('replay link' || chr(31) || link), 24) FROM (SELECT unnest(?) AS link))",
+            [list(links)],
+        ).fetchall()
+    return int(row[0])
+
+
 def columns_of(database: Path) -> list[str]:
     with duckdb.connect(str(database), read_only=True) as connection:
         return [row[0] for row in connection.execute("DESCRIBE fct_sessions").fetchall()]
@@ -215,6 +227,8 @@ def test_a_person_is_gone_from_every_byte_and_nobody_else_is(home: Settings, fil
     assert kinds["email"] == kinds["uid"] == 1
     assert hits(home, canary), "the canary was not there to begin with"
     batches_before = {path: path.read_bytes() for path in home.home.landing.rglob("*") if path.is_file()}
+    links = tuple(key.value for key in found.everything if "link" in key.kind)
+    assert recordings_of(home, links) > 0
 
     receipt = forget(home, f"email={canary.email.upper()}")
 
@@ -223,8 +237,7 @@ def test_a_person_is_gone_from_every_byte_and_nobody_else_is(home: Settings, fil
     assert receipt.found_before
     assert not receipt.files_after
     assert hits(home, canary) == []
-    links = tuple(key.value for key in found.everything if "link" in key.kind)
-    assert links
+    assert recordings_of(home, links) == 0
     assert bytes_with(home.home.root, (*canary.texts, *links)) == []
     assert search_home(home.home.root, found.everything) == []
 

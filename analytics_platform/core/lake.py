@@ -51,6 +51,7 @@ __all__ = [
     "SiteRow",
     "connect",
     "record_keys",
+    "replace_rows",
     "split_records",
 ]
 
@@ -627,6 +628,17 @@ class _Stage:
             f"CREATE VIEW records AS SELECT p, r, nullif(CAST(json_merge_patch(x, '{known}') AS VARCHAR), '{{}}') AS x "
             f"FROM {_read_ndjson(doubled, columns)}"
         )
+
+
+def replace_rows(table: Any, path: Path) -> None:  # pyarrow.Table, imported lazily
+    """Write an Arrow table as one Parquet file, replaced whole: the other files below a lake (`core.ops_log`)."""
+    with storage_errors(f"Writing {path.parent.name}"):
+        make_directories(path.parent)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    with connect() as engine:
+        engine.register("given", table)
+        _copy(engine, "FROM given", temporary)
+    replace_file(temporary, path)
 
 
 def split_records(body: bytes, paths: Sequence[str], *, union: bool = False) -> list[bytes]:

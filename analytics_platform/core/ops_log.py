@@ -22,7 +22,6 @@ landing. Each file is replaced by one rename; readers need no lock.
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,10 +32,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock
 
-from analytics_platform.core.durable import make_directories, replace_file, storage_errors
+from analytics_platform.core.durable import make_directories, storage_errors
 from analytics_platform.core.errors import DataError
 from analytics_platform.core.fetch import DayState, SiteContext, state_of_days
-from analytics_platform.core.lake import Lake, connect
+from analytics_platform.core.lake import Lake, connect, replace_rows
 from analytics_platform.core.landing import Batch, Landing
 from analytics_platform.core.partitions import today
 from analytics_platform.core.quota_policy import SYNCED_FROM_SECONDS, Deferral, Window
@@ -361,14 +360,9 @@ class OpsLog:
 
     def _write(self, table: str, rows: Sequence[Row], part: str = "") -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        path = self._root / table / part / "part.parquet"
-        with storage_errors(f"Writing {path.name} of {table}"):
-            make_directories(path.parent)
-            temporary = path.with_name(f".part.{os.getpid()}.tmp")
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=_schema(table)), temporary, compression="zstd")
-            replace_file(temporary, path)
+        table_of_rows = pa.Table.from_pylist(list(rows), schema=_schema(table))
+        replace_rows(table_of_rows, self._root / table / part / "part.parquet")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from analytics_platform_tests.dbt_project.conftest import (
 )
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
-MARTS = ("--select", "+fct_sessions", "+fct_daily_traffic")
+MARTS = ("--select", "+fct_sessions", "+fct_daily_traffic", "+fct_replay_links", "+fct_replay_coverage_daily")
 SESSIONS = "SELECT vendor_session_id FROM fct_sessions WHERE vendor = 'smartlook' AND site_key = 'shop' ORDER BY 1"
 
 
@@ -58,7 +58,12 @@ def test_a_first_build_with_a_window_builds_the_window(
     )
 
     assert failures(result) == []
-    for mart, column in (("fct_sessions", "session_date_local"), ("fct_daily_traffic", "stat_date")):
+    for mart, column in (
+        ("fct_sessions", "session_date_local"),
+        ("fct_daily_traffic", "stat_date"),
+        ("replay.fct_replay_links", "session_date_local"),
+        ("fct_replay_coverage_daily", "stat_date"),
+    ):
         there = f"SELECT * FROM {mart} WHERE {column} = DATE '{DST_SUNDAY}' ORDER BY ALL"
         assert warehouse.rows(f"SELECT DISTINCT {column} FROM {mart}") == [(DST_SUNDAY,)]
         assert warehouse.rows(there) == built.rows(there), "the window decides which rows, never what they say"

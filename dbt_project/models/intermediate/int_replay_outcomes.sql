@@ -52,10 +52,19 @@ judged as (
 
 ),
 
+shown as (
+
+    {% for vendor in var('exposure_vendors') %}
+    select session_key, experiment_id from {{ ref('int_' ~ vendor ~ '__session_exposures') }}
+    {{ 'union' if not loop.last }}
+    {% endfor %}
+
+),
+
 exposed as (
 
     select session_key, list('exposed_' || experiment_id order by experiment_id) as exposures
-    from {{ ref('int_kameleoon__session_exposures') }}
+    from shown
     group by session_key
 
 ),
