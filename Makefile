@@ -7,7 +7,7 @@ PORT ?= 3000
 CLIENTS := .clients
 CLIENTS_SOURCE := analytics_platform_tests/official_clients
 
-.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench-quota
+.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench-quota score
 
 install: $(STAMP)
 
@@ -63,6 +63,10 @@ check: lint test
 # The figures of docs/quota.md: an hour; BENCH=--short takes minutes.
 bench-quota: $(STAMP)
 	$(BIN)/python -m analytics_platform_tests.simulation.figures $(BENCH)
+
+# The explanation beside the sandbox's truth, and docs/score.md: ten minutes; SCORE="--seeds 1 --keep FOLDER" to iterate.
+score: $(STAMP)
+	$(BIN)/python -m analytics_platform_tests.score $(SCORE)
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) .analytics_platform dbt_project/target dbt_project/logs

@@ -62,8 +62,8 @@ class Change:
 
     @property
     def share(self) -> float:
-        """Relative change: -0.4 is a fall by 40 %; infinite when it rose from nothing."""
-        return self.after / self.before - 1 if self.before > 0 else math.inf
+        """Relative change: -0.4 is a fall by 40 %. Where there was nothing before, half a count a day stands for it."""
+        return self.after / self.before - 1
 
 
 def dispersion(values: Sequence[float] | Floats, anchors: Sequence[float] | Floats) -> float:
@@ -228,13 +228,13 @@ def _shared_step(v: Floats, a: Floats, before: Segment, after: Segment) -> float
 
 
 def _level(v: Floats, a: Floats, days: list[int]) -> float:
-    """Median of the days' ratios: an odd day in it moves it little."""
-    logs = np.log((v[days] + _HALF) / (a[days] + _HALF))
-    return float(np.exp(np.median(logs)))
+    """Median of the days' ratios: an odd day in it moves it little. Half a count stands for none at all."""
+    middle = float(np.median(v[days] / a[days]))
+    return middle if middle > 0 else _HALF / float(np.mean(a[days]))
 
 
 def _is_away(ratio: float, before: float, share: float) -> bool:
-    return abs(ratio / before - 1) > share if before > 0 else ratio > 0
+    return abs(ratio / before - 1) > share
 
 
 def _deviance(v: Floats, expected: Floats) -> Floats:

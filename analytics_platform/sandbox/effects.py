@@ -32,11 +32,11 @@ import pandas as pd
 
 from analytics_platform.sandbox import inspectlet, smartlook
 from analytics_platform.sandbox.pirsch_domain import CAP_SECONDS, IDLE_SECONDS, Definitions, truth_rows
-from analytics_platform.sandbox.recording import Recording, TagRule, record
+from analytics_platform.sandbox.recording import CAUSES, Recording, TagRule, record
 from analytics_platform.sandbox.sessionize import sessionize
 from analytics_platform.sandbox.truth import SiteTruth, World, local_dates
 
-__all__ = ["ANCHOR", "COMPONENTS", "METRICS", "VENDORS", "session_owners", "true_effects"]
+__all__ = ["ANCHOR", "COMPONENTS", "METRICS", "VENDORS", "recorded_of_anchor", "session_owners", "true_effects"]
 
 Profiles = Mapping[str, Mapping[str, Any]]
 
@@ -67,6 +67,32 @@ def session_owners(world: World, *, profiles: Profiles | None = None) -> pd.Data
             owned: pd.DataFrame = observer.session_owners(world, site, observer.Profile(**given.get(vendor, {})))
             frames.append(owned.assign(site_key=site.key, vendor=vendor))
     return pd.concat(frames, ignore_index=True)
+
+
+def recorded_of_anchor(world: World, site: SiteTruth, vendor: str, *, profiles: Profiles | None = None) -> pd.DataFrame:
+    """The anchor's sessions of a site, and which of them the vendor's tag may and can see (the B1 of the chain).
+
+    Returns:
+        stat_date (datetime64, the anchor's day), visitor_id, country, views, is_recorded.
+    """
+    given = profiles or {}
+    rows = truth_rows(world, site, _definitions(given))
+    held = record(world, site, _rule(vendor, given), without=CAUSES)
+    seen = _cut(held.sessions.views).drop_duplicates("session_index")
+    sessions = rows.sessions[["session_key", "visitor_id", "session_start_ms", "country"]]
+    sessions = sessions.merge(
+        seen[["visitor_id", "session_start_ms"]], on=["visitor_id", "session_start_ms"], how="left", indicator="found"
+    )
+    views = rows.views.groupby("session_key").size()
+    return pd.DataFrame(
+        {
+            "stat_date": local_dates(sessions["session_start_ms"], world.domain_timezone(site)).astype("datetime64[s]"),
+            "visitor_id": sessions["visitor_id"],
+            "country": sessions["country"],
+            "views": views.reindex(sessions["session_key"]).to_numpy(np.int64),
+            "is_recorded": (sessions["found"] == "both").to_numpy(bool),
+        }
+    )
 
 
 def _rule(vendor: str, profiles: Profiles) -> TagRule:
@@ -150,9 +176,13 @@ def _by_anchors_rules(world: World, held: Recording, zone: str, counted: Definit
     if counted is not None and counted.respect_dnt:
         silent = held.visitors.loc[held.visitors["sends_dnt"].to_numpy(bool), "visitor_id"]
         views = views[~views["visitor_id"].isin(silent)]
+    return _sessions(world, zone, _cut(views), "session_index")
+
+
+def _cut(views: pd.DataFrame) -> pd.DataFrame:
+    """Views of recordings, cut again as the anchor cuts."""
     plain = views.drop(columns=["session_index", "session_start_ms", "session_end_ms"])
-    cut = sessionize(plain, idle_seconds=IDLE_SECONDS, cap_seconds=CAP_SECONDS, drop_reloads=True)
-    return _sessions(world, zone, cut, "session_index")
+    return sessionize(plain, idle_seconds=IDLE_SECONDS, cap_seconds=CAP_SECONDS, drop_reloads=True)
 
 
 def _anchor(world: World, site: SiteTruth, zone: str, definitions: Definitions) -> Tally:

@@ -4,7 +4,8 @@ Belongs here: arguments and the order of things. Does not belong here: any of th
 
     python -m analytics_platform_tests.score [--seeds 5] [--size 1.0] [--json] [--keep FOLDER]
 
-With `--keep` the homes stay in that folder and a filled one is not filled again: only dbt and the comparison run.
+With `--keep` the homes stay in that folder, and one filled from the same worlds is not filled again: only dbt and the
+comparison run.
 Exits 1 where a target is missed.
 """
 
@@ -29,7 +30,7 @@ from typing import Final
 from analytics_platform_tests.score.figures import SeedFigures, judge, read_figures
 from analytics_platform_tests.score.marts import build_warehouse, fill_home, has_model
 from analytics_platform_tests.score.report import page, tables
-from analytics_platform_tests.score.worlds import worlds_of
+from analytics_platform_tests.score.worlds import fingerprint_of, worlds_of
 
 MODELS: Final = (
     "fct_vendor_reconciliation",
@@ -45,12 +46,13 @@ def score_seed(seed: int, *, folder: Path, size: float) -> SeedFigures:
     begun = time.monotonic()
     worlds = worlds_of(seed, size=size)
     seconds = {"worlds": time.monotonic() - begun}
-    home, filled = folder / f"seed-{seed}", folder / f"seed-{seed}" / "filled"
-    if not filled.exists():
+    home, fingerprint = folder / f"seed-{seed}", fingerprint_of(worlds)
+    filled = home / "filled"
+    if not filled.exists() or filled.read_text(encoding="utf-8") != fingerprint:
         begun = time.monotonic()
         shutil.rmtree(home, ignore_errors=True)
         fill_home(home, worlds)
-        filled.touch()
+        filled.write_text(fingerprint, encoding="utf-8")
         seconds["fetching"] = time.monotonic() - begun
     begun = time.monotonic()
     models = [model for model in MODELS if has_model(model)]

@@ -89,10 +89,11 @@ def _remainder(every: Iterable[ComponentFigure]) -> str:
                 f"{row['gap_size']:,.0f}",
                 f"{row['error'] / row['gap_size']:.1%}",
                 f"{row['net_error'] / row['gap_size']:.1%}",
+                f"{row['noise'] / row['gap_size']:.1%}",
                 f"{row['error'] / row['effects_size']:.1%}",
             )
         )
-    return _table(("metric", "vendor", "|gap|", "by day", "net", "by day, of all effects"), rows)
+    return _table(("metric", "vendor", "|gap|", "by day", "net", "noise by day", "by day, of all effects"), rows)
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

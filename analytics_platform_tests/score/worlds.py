@@ -3,22 +3,23 @@
 Belongs here: which sites, which stories, how much traffic. Does not belong here: what an effect is worth
 (`sandbox.effects`), what the marts made of it (`marts`), judging (`figures`).
 
-Volumes are chosen so that counting noise is not what is measured: about 2,000 visits a day where effects are measured,
-400 where a break of a third has to be seen.
+Volumes are chosen so that counting noise is not what is measured: about 1,650 and 770 visits a day where effects are
+measured (`noise` says what remains), 330 where a break of 40 % has to be seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
 
 from analytics_platform.sandbox.truth import Story, World, generate, invented_site
 
-__all__ = ["LAST_DAY", "ScoredWorld", "break_world", "effect_world", "experiment_world", "worlds_of"]
+__all__ = ["LAST_DAY", "ScoredWorld", "break_world", "effect_world", "experiment_world", "fingerprint_of", "worlds_of"]
 
 LAST_DAY: Final = date(2026, 9, 27)
 """Last local day of every world: one warehouse holds them all, and marts look back from the newest day."""
@@ -53,7 +54,17 @@ def worlds_of(seed: int, *, size: float = 1.0) -> tuple[ScoredWorld, ...]:
     return effect_world(seed, size=size), break_world(seed, size=size), experiment_world(seed, size=size)
 
 
-def effect_world(seed: int, *, days: int = 42, size: float = 1.0) -> ScoredWorld:
+def fingerprint_of(worlds: Sequence[ScoredWorld]) -> str:
+    """Changes when anything about these worlds does."""
+    told = [
+        (one.purpose, one.profiles, one.panel_share, one.world.first_day, one.world.sites, one.world.stories,
+         len(one.world.views), int(one.world.views["at_ms"].sum()), int(one.world.visitors["consents"].sum()))
+        for one in worlds
+    ]  # fmt: skip
+    return sha256(repr(told).encode()).hexdigest()
+
+
+def effect_world(seed: int, *, days: int = 38, size: float = 1.0) -> ScoredWorld:
     """Two sites with every cause of a gap: three bursts of bots, changed consent, lost tags, a plan that runs out, and
     on the blog a Pirsch domain that counts the days of another zone.
     """
@@ -66,24 +77,28 @@ def effect_world(seed: int, *, days: int = 42, size: float = 1.0) -> ScoredWorld
             plant("bot_burst", site, day, day, visitors=int(draw.integers(60, 120)), javascript_share=0.4)
         for vendor in _VENDORS:
             prefix = "/articles" if site == blog.key else "/product"
-            day = int(draw.integers(17, days - 8))
+            day = int(draw.integers(17, days - 11))
             plant("tag_removed", site, day, day + 2, vendor=vendor, path_prefix=f"{prefix}/")
-    changed = int(draw.integers(18, 24))
-    plant("consent_banner", shop.key, changed, days, country="FR", consent_rate=0.40)
-    plant("consent_banner", shop.key, changed + 4, days, country="DE", consent_rate=0.62)
-    plant("consent_banner", blog.key, changed, days, country="GB", consent_rate=0.45)
-    # The last nine days: enough for a curve that goes flat in the evening, and after everything else.
-    plant("plan_cap", shop.key, days - 9, days, vendor="smartlook", recordings_per_day=round(1000 * size))
-    plant("plan_cap", blog.key, days - 9, days, vendor="inspectlet", recordings_per_day=round(480 * size))
+    changed = int(draw.integers(16, 21))
+
+    def rate(low: float, high: float) -> float:
+        return float(np.round(draw.uniform(low, high), 2))
+
+    plant("consent_banner", shop.key, changed, days, country="FR", consent_rate=rate(0.35, 0.50))
+    plant("consent_banner", shop.key, changed + 4, days, country="DE", consent_rate=rate(0.55, 0.70))
+    plant("consent_banner", blog.key, changed, days, country="GB", consent_rate=rate(0.35, 0.50))
+    # The last nine days, after everything else: the curve goes flat in the afternoon or evening.
+    plant("plan_cap", shop.key, days - 9, days, vendor="smartlook", recordings_per_day=round(800 * size))
+    plant("plan_cap", blog.key, days - 9, days, vendor="inspectlet", recordings_per_day=round(380 * size))
     plant("domain_zone", blog.key, 0, days, timezone="Europe/Berlin")
     world = generate(
-        seed=seed, first_day=first_day, days=days, sites=(shop, blog), scale=14.0 * size, stories=plant.stories
+        seed=seed, first_day=first_day, days=days, sites=(shop, blog), scale=11.0 * size, stories=plant.stories
     )
     return ScoredWorld(purpose="effects", world=world)
 
 
-def break_world(seed: int, *, days: int = 56, size: float = 1.0) -> ScoredWorld:
-    """Four sites: on each, either vendor loses its tag for 35 to 60 % of visitors for at least a week and recovers.
+def break_world(seed: int, *, days: int = 49, size: float = 1.0) -> ScoredWorld:
+    """Four sites: on each, either vendor loses its tag for 40 to 60 % of visitors for at least a week and recovers.
 
     Beside them, what is no break: bursts of bots on one day, and losses of a tenth.
     """
@@ -101,7 +116,7 @@ def break_world(seed: int, *, days: int = 56, size: float = 1.0) -> ScoredWorld:
         plant("bot_burst", site.key, day, day, visitors=80, javascript_share=0.5)
         small = int(draw.integers(20, days - 10))
         plant("ratio_break", site.key, small, small + 9, vendor=str(draw.choice(_VENDORS)), lost_share=0.10)
-    world = generate(seed=seed, first_day=first_day, days=days, sites=sites, scale=2.7 * size, stories=plant.stories)
+    world = generate(seed=seed, first_day=first_day, days=days, sites=sites, scale=2.2 * size, stories=plant.stories)
     return ScoredWorld(purpose="breaks", world=world)
 
 

@@ -71,12 +71,41 @@ expected as (
 
 ),
 
-missing as (
+empty as (
 
     select * from expected
     where
         expected_views >= {{ var('missing_least_views') }}
         and views <= {{ var('missing_most_share') }} * expected_views
+
+),
+
+-- A deploy does not wait for midnight, and the anchor's midnight may be another one: the dates around an empty one may be
+-- empty in part.
+edges as (
+
+    select expected.*
+    from expected
+    anti join empty using (vendor, site_key, stat_date, page_group)
+    where
+        expected.expected_views - expected.views >= {{ var('missing_least_views') }}
+        and expected.views <= {{ var('missing_edge_share') }} * expected.expected_views
+        and exists (
+            select 1 from empty
+            where
+                empty.vendor = expected.vendor
+                and empty.site_key = expected.site_key
+                and empty.page_group = expected.page_group
+                and abs(empty.stat_date - expected.stat_date) = 1
+        )
+
+),
+
+missing as (
+
+    select * from empty
+    union all by name
+    select * from edges
 
 ),
 
@@ -110,8 +139,10 @@ final as (
         missing.views,
         missing.expected_views,
         -- Visits that saw nothing but these pages vanish; the others only lose views.
-        missing.anchor_singles
-        + greatest(missing.anchor_landings - missing.anchor_singles, 0) * coalesce(staying.staying_share, 0) as anchor_only_sessions
+        (
+            missing.anchor_singles
+            + greatest(missing.anchor_landings - missing.anchor_singles, 0) * coalesce(staying.staying_share, 0)
+        ) * (1 - missing.views / missing.expected_views) as anchor_only_sessions
     from missing
     left join staying
         on
