@@ -95,6 +95,7 @@ def test_marts_have_enforced_contracts(built: Warehouse) -> None:
         "fct_campaign_daily",
         "fct_conversions",
         "fct_experiment_conversions",
+        "fct_experiment_counts_daily",
         "fct_experiment_exposures",
         "fct_experiment_results_daily",
         "fct_funnel_daily",
