@@ -2,7 +2,7 @@
 
 Belongs here: arguments and the order of things. Does not belong here: any of the things.
 
-    python -m analytics_platform_tests.score [--seeds 5] [--size 1.0] [--json] [--keep FOLDER]
+    python -m analytics_platform_tests.score [--seeds 5] [--first 1] [--size 1.0] [--json] [--keep FOLDER]
 
 With `--keep` the homes stay in that folder, and one filled from the same worlds is not filled again: only dbt and the
 comparison run.
@@ -46,7 +46,8 @@ def _folder(kept: Path | None) -> Iterator[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score, print, write the page; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 1 on")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--size", type=float, default=1.0, help="multiplies the traffic")
     parser.add_argument("--json", action="store_true", help="every figure as JSON instead of tables")
     parser.add_argument("--keep", type=Path, help="folder the homes stay in")
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load, begun = os.getloadavg(), time.monotonic()
     with _folder(chosen.keep) as folder:
         run = partial(score_seed, folder=folder, size=chosen.size)
-        numbers = range(1, chosen.seeds + 1)
+        numbers = range(chosen.first, chosen.first + chosen.seeds)
         if min(chosen.processes, chosen.seeds) <= 1:
             seeds = [run(number) for number in numbers]
         else:
@@ -73,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(text)
     is_whole = chosen.size == 1.0 and chosen.seeds >= 5
     if target := chosen.to or (_PAGE if is_whole else None):
-        words = f"python -m analytics_platform_tests.score --seeds {chosen.seeds} --size {chosen.size}"
+        words = f"python -m analytics_platform_tests.score --first {chosen.first} --seeds {chosen.seeds}"
+        words += f" --size {chosen.size}"
         words += " --keep FOLDER" if chosen.keep else ""
         seconds = time.monotonic() - begun
         target.write_text(page(text, command=words, seeds=chosen.seeds, seconds=seconds, load=load), encoding="utf-8")

@@ -25,6 +25,7 @@ from analytics_platform_tests.score.figures import (
 from analytics_platform_tests.score.marts import fill_home
 from analytics_platform_tests.score.noise import daily_noise
 from analytics_platform_tests.score.report import tables
+from analytics_platform_tests.score.seed import score_seed
 from analytics_platform_tests.score.worlds import (
     LAST_DAY,
     ScoredWorld,
@@ -192,6 +193,11 @@ def test_experiments_are_judged_both_ways(called: tuple[str, ...], judged: int, 
 def test_overlap_is_judged_by_precision(right: int, held: bool) -> None:
     verdicts = judge([SeedFigures(seed=1, overlap=Overlap(pairs=100 if right else 0, right=right, possible=120))])
     assert verdicts[-1].held is held
+
+
+def test_a_seed_can_be_scored_by_another_process() -> None:
+    """What stands in `__main__` cannot be named by a fresh interpreter."""
+    assert score_seed.__module__ == "analytics_platform_tests.score.seed"
 
 
 # --- worlds ----------------------------------------------------------------------------------------------------------
