@@ -17,6 +17,7 @@ from analytics_platform.core.clock import SystemClock
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.sending import SENDING_GROUP
 from analytics_platform.settings import Settings
+from analytics_platform.transform import ordinary_build, thorough_checks
 
 __all__ = ["ALERT_VARIABLE", "platform_automation"]
 
@@ -32,8 +33,20 @@ def platform_automation(settings: Settings) -> dg.Definitions:
     """The job for everything, the marts job with its schedule, and the failure sensor."""
     marts = dg.define_asset_job(
         "marts",
-        selection=dg.AssetSelection.groups("staging", "intermediate", "marts", "published"),
+        selection=ordinary_build(settings),
         description="One dbt build over a window of days for all vendors and sites, then publish.",
+    )
+    thorough = dg.define_asset_job(
+        "dbt_thorough",
+        selection=thorough_checks(settings),
+        description="The dbt tests that ordinary builds leave out, over every day there is. Builds nothing.",
+    )
+    thorough_schedule = dg.ScheduleDefinition(
+        name="dbt_thorough_daily_schedule",
+        job=thorough,
+        cron_schedule="30 6 * * *",
+        execution_timezone="UTC",
+        description="Runs the thorough dbt tests once a day, after the marts are built.",
     )
 
     @dg.schedule(
@@ -54,8 +67,8 @@ def platform_automation(settings: Settings) -> dg.Definitions:
 
     send_back, send_back_schedule = _send_back(settings)
     return dg.Definitions(
-        jobs=[everything, marts, send_back],
-        schedules=[marts_daily_schedule, send_back_schedule],
+        jobs=[everything, marts, thorough, send_back],
+        schedules=[marts_daily_schedule, thorough_schedule, send_back_schedule],
         sensors=[_failure_sensor()],
     )
 

@@ -102,6 +102,7 @@ def run(
     site: SiteOption = None,
     refresh: Annotated[bool, typer.Option(help="Ask again for days that are already final (costs requests).")] = False,
     marts: Annotated[bool, typer.Option(help="Build marts and publish afterwards.")] = True,
+    thorough: Annotated[bool, typer.Option(help="Run every dbt test, also those left to the nightly job.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Materialise a range of days through Dagster, as the UI's button does, then build marts and publish.
@@ -110,7 +111,15 @@ def run(
     """
     screen = screen_for(as_json=as_json)
     report = _run(
-        load_settings(), day_of(first), day_of(last), vendor, site, refresh=refresh, marts=marts, screen=screen
+        load_settings(),
+        day_of(first),
+        day_of(last),
+        vendor,
+        site,
+        refresh=refresh,
+        marts=marts,
+        thorough=thorough,
+        screen=screen,
     )
     _finish(report, as_json=as_json)
 
@@ -287,6 +296,7 @@ def _run(
     refresh: bool,
     marts: bool,
     screen: Console,
+    thorough: bool = False,
 ) -> RunReport:
     from analytics_platform.core.progress import listening
     from analytics_platform.runner import RunReport
@@ -295,7 +305,10 @@ def _run(
         raise typer.BadParameter(f"--to {last_day} is before --from {first_day}")
     vendors, sites = _chosen(settings, vendor, site)
     with _live(screen) as tell, listening(tell), _runner(settings) as runner:
-        for item in runner.run(first_day, last_day, vendors=vendors, sites=sites, refresh=refresh, marts=marts):
+        days = runner.run(
+            first_day, last_day, vendors=vendors, sites=sites, refresh=refresh, marts=marts, thorough=thorough
+        )
+        for item in days:
             if isinstance(item, RunReport):
                 _print_report(screen, item)
                 return item

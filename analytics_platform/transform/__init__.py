@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     from analytics_platform.settings import Settings
 
-__all__ = ["MART_GROUPS", "marts_are_current", "published_version", "transform_definitions"]
+__all__ = [
+    "MART_GROUPS",
+    "marts_are_current",
+    "ordinary_build",
+    "published_version",
+    "thorough_checks",
+    "transform_definitions",
+]
 
 MART_GROUPS: Final = ("staging", "intermediate", "marts", "published")
 """Asset groups of everything after the lake, in the order of the path of a row. Seeds are in `staging`: they are
@@ -28,3 +35,20 @@ def transform_definitions(settings: Settings) -> dg.Definitions:
     from analytics_platform.transform.assets import build_transform
 
     return build_transform(settings)
+
+
+def ordinary_build(settings: Settings) -> dg.AssetSelection:
+    """Everything after the lake, with the checks whose failure must stop a publication or is told every day."""
+    import dagster as dg
+
+    return dg.AssetSelection.groups(*MART_GROUPS) - thorough_checks(settings)
+
+
+def thorough_checks(settings: Settings) -> dg.AssetSelection:
+    """The checks that ordinary builds leave out."""
+    import dagster as dg
+
+    from analytics_platform.transform.project import load_manifest
+    from analytics_platform.transform.translator import Manifest
+
+    return dg.AssetSelection.checks(*sorted(Manifest(load_manifest(settings)).thorough_checks))

@@ -65,6 +65,10 @@ WAREHOUSE_POOL: Final = "warehouse"
 """Limit 1 at op granularity: whoever writes the warehouse file holds it."""
 
 _KEPT_RUN_FOLDERS: Final = 10
+_DBT_LOG: Final = "dbt.log"
+# dbt writes a line for each of 20 events of a node to its log file and its manifest twice: a third of a build's work.
+# The log is written here instead, from the events that come anyway; the SQL of each node lies in compiled/ and run/.
+_QUIET: Final = ("--log-level-file", "none", "--no-write-json")
 _SHOWN_FAILURES: Final = 5
 _PICTURED_DAYS: Final = 28
 _QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
@@ -258,9 +262,10 @@ def _run_dbt(
         invocation.context = context
 
         lines = _LogLines(context.log.info)
-        with redirect_stdout(lines):
+        with redirect_stdout(lines), (target / _DBT_LOG).open("w", encoding="utf-8") as log:
             for event in invocation.stream_raw_events():
                 failures.add(event.raw_event)
+                log.write(_log_line(event.raw_event))
                 outcome.events += event.to_default_asset_events(
                     manifest=invocation.manifest,
                     dagster_dbt_translator=invocation.dagster_dbt_translator,
@@ -270,9 +275,9 @@ def _run_dbt(
     exit_code = invocation.process.wait()
     _keep_parsed(settings, target)
     if exit_code != 0:
-        outcome.failure = failures.describe(target / "dbt.log", *window, exit_code=exit_code, last_lines=lines.last)
+        outcome.failure = failures.describe(target / _DBT_LOG, *window, exit_code=exit_code, last_lines=lines.last)
         outcome.metadata = {
-            "dbt_log": dg.MetadataValue.path(str(target / "dbt.log")),
+            "dbt_log": dg.MetadataValue.path(str(target / _DBT_LOG)),
             "failed": sorted(failures.messages),
         }
     return outcome
@@ -295,7 +300,7 @@ def _keep_parsed(settings: Settings, target: Path) -> None:
 
 
 def _arguments(context: dg.AssetExecutionContext, manifest: Manifest) -> list[str]:
-    arguments = ["build", "--exclude-resource-type", "unit_test"]
+    arguments = ["build", *_QUIET, "--exclude-resource-type", "unit_test"]
     selected = set(context.selected_asset_keys)
     nodes = [node for node in manifest.assets if dg.AssetKey(relation_name(node)) in selected]
     if len(nodes) < len(manifest.assets):
@@ -304,6 +309,8 @@ def _arguments(context: dg.AssetExecutionContext, manifest: Manifest) -> list[st
         # Exactly what was asked: dbt's own indirect selection would add tests that read unselected relations.
         names = [".".join(node["fqn"]) for node in (*nodes, *tests)]
         arguments += ["--indirect-selection", "empty", "--select", " ".join(names)]
+    elif not manifest.thorough_checks & set(context.selected_asset_check_keys):
+        arguments += ["--selector", "daily"]
     return arguments
 
 
@@ -354,6 +361,11 @@ def _dbt_environment(settings: Settings, window: tuple[date, date]) -> Iterator[
                 os.environ[name] = value
 
 
+def _log_line(raw: Mapping[str, Any]) -> str:
+    info = raw["info"]
+    return f"{info['ts']} [{info['level']}] {redact(str(info['msg']))}\n"
+
+
 def _run_folder(settings: Settings, run_id: str) -> Path:
     """The target folder of dbt in this run; the newest few are kept for reading logs."""
     runs = settings.home.dbt_target / "runs"
@@ -361,7 +373,9 @@ def _run_folder(settings: Settings, run_id: str) -> Path:
     kept = sorted((path for path in runs.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     for path in kept[: max(0, len(kept) - _KEPT_RUN_FOLDERS + 1)]:
         shutil.rmtree(path, ignore_errors=True)
-    return runs / run_id
+    target = runs / run_id
+    target.mkdir(exist_ok=True)
+    return target
 
 
 class _LogLines(io.TextIOBase):

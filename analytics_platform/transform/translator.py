@@ -28,6 +28,7 @@ __all__ = [
     "Manifest",
     "dagster_dbt_translator",
     "day_column",
+    "is_thorough",
     "masked_columns",
     "relation_name",
     "schema_name",
@@ -81,6 +82,15 @@ class Manifest:
     def check_specs(self) -> list[dg.AssetCheckSpec]:
         """One spec a data test. A test of severity error blocks what is downstream, as dbt itself does."""
         return [self._check_spec(node) for node in self.tests.values()]
+
+    @cached_property
+    def thorough_checks(self) -> frozenset[dg.AssetCheckKey]:
+        """Checks that ordinary builds leave out: tests tagged `thorough` and not `guard`, as selectors.yml says."""
+        return frozenset(
+            dg.AssetCheckKey(asset_key(owner), node["name"])
+            for node in self.tests.values()
+            if is_thorough(node) and (owner := self.owner_of_test(node)) is not None
+        )
 
     def owner_of_test(self, test: Node) -> Node | None:
         """The relation a test is a check of, None for a test of a source."""
@@ -174,6 +184,11 @@ def relation_name(node: Node) -> str:
 def schema_name(node: Node) -> str:
     """Schema of the relation in the warehouse: `main`, or that of relations which are not read like the others."""
     return str(node.get("schema") or MAIN_SCHEMA)
+
+
+def is_thorough(test: Node) -> bool:
+    """Whether a test is left out of ordinary builds (the same rule as the selector `daily` of selectors.yml)."""
+    return "thorough" in test["tags"] and "guard" not in test["tags"]
 
 
 def masked_columns(node: Node) -> tuple[str, ...]:

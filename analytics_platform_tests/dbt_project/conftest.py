@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -232,9 +233,10 @@ def write_counter(lake: FixtureLake, day: date, *, total: int, site: str = "shop
     lake.write("kissmetrics", "events", site, day, [row], at(f"{day} 10:00"))
 
 
-@pytest.fixture(scope="session")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureLake]:
-    made = FixtureLake(tmp_path_factory.mktemp("lake"))
+@contextmanager
+def fixture_lake(root: Path) -> Iterator[FixtureLake]:
+    """The lake of this folder's tests, open for writing inside the block."""
+    made = FixtureLake(root)
     vendors = ("smartlook", "inspectlet", "pirsch", "kameleoon", "kissmetrics")
     shop = [("shop", "Europe/Berlin", "www.Shop.example", SATURDAY, v, "id", True) for v in vendors]
     blog = [("blog", "America/Los_Angeles", None, SATURDAY, v, "id", v == "smartlook") for v in vendors[:2]]
@@ -246,8 +248,16 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureLake]:
     write_counter(made, DST_SUNDAY, total=100)
     write_counter(made, MONDAY, total=140)
     write_pages_and_events(made)
-    yield made
-    made.close()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FixtureLake]:
+    with fixture_lake(tmp_path_factory.mktemp("lake")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
