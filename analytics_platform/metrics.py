@@ -53,7 +53,7 @@ def main() -> NoReturn:
 
 
 def prepare(settings: Settings, database: Path, directory: Path = PROJECT_DIRECTORY) -> Path:
-    """A folder `mf` takes for the project: its settings and its semantic manifest, parsed anew when the project changed.
+    """A folder `mf` takes for the project: settings and semantic manifest, parsed anew when the project changed.
 
     `mf` reads the manifest below the project and nowhere else, and the project's own names the warehouse being built.
 
