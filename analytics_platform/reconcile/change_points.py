@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Final
 
 import numpy as np
@@ -28,9 +28,13 @@ BREAK_SHARE: Final = 0.25
 """A break is a change of the ratio by more than this share of its old level (MARTS 4.6)."""
 
 _MEDIAN_CHI_SQUARE: Final = 0.4549  # of one degree of freedom
+_USUAL_SHARE: Final = 0.85
+_MEAN_USUAL_CHI_SQUARE: Final = 0.521  # of what lies below the 85 % quantile
 _LEAST_DISPERSION: Final = 0.6
 _HALF: Final = 0.5  # added to counts before a logarithm: a day of nothing has a finite one
 
+_CONFIRMING_DAYS: Final = 2
+_CLEAR_ERRORS: Final = 3.5
 _SHARED_VOLUME: Final = 0.8
 _SHARED_GROUPS: Final = 0.75
 _FEWEST_GROUPS: Final = 3
@@ -69,8 +73,9 @@ class Change:
 def dispersion(values: Sequence[float] | Floats, anchors: Sequence[float] | Floats) -> float:
     """How much the counts scatter around a constant ratio, as a multiple of Poisson.
 
-    From neighbouring pairs of days and their median, so that neither a change of level nor an odd day counts. At least
-    0.6: a series that happens to be smooth must not make every step significant.
+    From neighbouring pairs of days: their median, and the mean of all but the widest 15 %, whichever says more. Neither
+    a change of level nor an odd day counts, but a heavy tail does (one reader of forty pages). At least 0.6: a series
+    that happens to be smooth must not make every step significant.
     """
     v, a = _counts(values, anchors)
     if len(v) < 3:
@@ -78,7 +83,10 @@ def dispersion(values: Sequence[float] | Floats, anchors: Sequence[float] | Floa
     first, second = slice(None, -1), slice(1, None)
     joint = (v[first] + v[second]) / (a[first] + a[second])
     pair = _deviance(v[first], a[first] * joint) + _deviance(v[second], a[second] * joint)
-    return max(float(np.median(pair)) / _MEDIAN_CHI_SQUARE, _LEAST_DISPERSION)
+    usual = np.sort(pair)[: max(1, round(_USUAL_SHARE * len(pair)))]
+    return max(
+        float(np.median(pair)) / _MEDIAN_CHI_SQUARE, float(np.mean(usual)) / _MEAN_USUAL_CHI_SQUARE, _LEAST_DISPERSION
+    )
 
 
 def segments(
@@ -141,7 +149,8 @@ def breaks(
 
     After a break the baseline starts anew, so the same change is found once and the way back is a break of its own. One
     odd day is none, and neither is the last day of the series: nobody knows yet whether it stays. A change too small
-    for a break leaves the baseline as it is, so that two small steps can become one break.
+    for a break, or on counts too small to tell it from chance, leaves the baseline as it is, so that two small steps
+    can become one break.
 
     Args:
         values: the vendor's counts, day by day.
@@ -152,30 +161,45 @@ def breaks(
     """
     v, a = _counts(values, anchors)
     found: list[Change] = []
+    scatter = max(dispersion(v, a), 1.0)
     cut = segments(v, a)
     baseline_start, odd = 0, set[int]()
-    for index, segment in enumerate(cut):
+    for segment, following in zip_longest(cut[1:], cut[2:]):
         start = segment.first
-        if start == 0:
-            continue
         usual = [day for day in range(max(baseline_start, start - memory_days), start) if day not in odd]
-        if not usual:
-            usual = list(range(baseline_start, start))
+        usual = usual or list(range(baseline_start, start))
         before = _level(v, a, usual)
         if not _is_away(segment.ratio, before, share):
             continue
-        stays = segment.length >= 2 or (
-            index + 1 < len(cut)
-            and _is_away(cut[index + 1].ratio, before, share)
-            and (cut[index + 1].ratio > before) == (segment.ratio > before)
-        )
-        if not stays:
+        last = _stays_until(segment, following, before, share)
+        if last is None:
             odd.add(start)
-        elif start >= training_days:
-            after = segment.ratio if segment.length >= 2 else cut[index + 1].ratio
+            continue
+        new = slice(start, last + 1)
+        after = float(v[new].sum() / a[new].sum())
+        if start >= training_days and _is_clear(v[usual].sum(), v[new].sum(), after / before, scatter):
             found.append(Change(start, before, after))
             baseline_start, odd = start, set()
     return found
+
+
+def _stays_until(segment: Segment, following: Segment | None, before: float, share: float) -> int | None:
+    """The last day of a new level of two days and more; None for one odd day (or the series' last, not known yet)."""
+    if segment.length >= _CONFIRMING_DAYS:
+        return segment.last
+    if following is None or not _is_away(following.ratio, before, share):
+        return None
+    return following.last if (following.ratio > before) == (segment.ratio > before) else None
+
+
+def _is_clear(before: float, after: float, factor: float, scatter: float) -> bool:
+    """Whether the counts on both sides are enough to tell this factor from chance.
+
+    The cut was chosen where chance looked most like a change, and below full acceptance the scatter of a lower level is
+    wider than that of the level it was measured on: hence more than three standard errors, of no less than Poisson.
+    """
+    error = math.sqrt(scatter * (1 / max(before, 1.0) + 1 / max(after, 1.0)))
+    return abs(math.log(max(factor, 1e-9))) >= _CLEAR_ERRORS * error
 
 
 def shared_levels(values: Floats, anchors: Floats, *, shortest: int = 2) -> Floats:

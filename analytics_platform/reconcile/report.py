@@ -212,7 +212,7 @@ def _gap(parts: pd.DataFrame) -> Gap:
             Part(component=str(row["component"]), effect=float(row["effect"]), method=str(row["method"]))
             for row in parts.to_dict("records")
         ),
-        causes=causes(parts.to_dict("records")),
+        causes=causes([{str(name): value for name, value in row.items()} for row in parts.to_dict("records")]),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -62,6 +64,9 @@ class Warehouse:
             os.environ.clear()
             os.environ.update(before)
             DuckDBConnectionManager.close_all_connections()
+            with warnings.catch_warnings():  # dbt-duckdb gives each Python model an event loop and closes none
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.database), read_only=True) as connection:

@@ -15,7 +15,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -27,41 +26,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from analytics_platform_tests.score.figures import SeedFigures, judge, read_figures
-from analytics_platform_tests.score.marts import build_warehouse, fill_home, has_model
+from analytics_platform_tests.score.figures import judge
 from analytics_platform_tests.score.report import page, tables
-from analytics_platform_tests.score.worlds import fingerprint_of, worlds_of
+from analytics_platform_tests.score.seed import score_seed
 
-MODELS: Final = (
-    "fct_vendor_reconciliation",
-    "fct_reconciliation_waterfall",
-    "fct_experiment_results_daily",
-    "int_session_overlap",
-)
 _PAGE: Final = Path(__file__).parents[2] / "docs" / "score.md"
-
-
-def score_seed(seed: int, *, folder: Path, size: float) -> SeedFigures:
-    """Worlds, home, warehouse and figures of one seed."""
-    begun = time.monotonic()
-    worlds = worlds_of(seed, size=size)
-    seconds = {"worlds": time.monotonic() - begun}
-    home, fingerprint = folder / f"seed-{seed}", fingerprint_of(worlds)
-    filled = home / "filled"
-    if not filled.exists() or filled.read_text(encoding="utf-8") != fingerprint:
-        begun = time.monotonic()
-        shutil.rmtree(home, ignore_errors=True)
-        fill_home(home, worlds)
-        filled.write_text(fingerprint, encoding="utf-8")
-        seconds["fetching"] = time.monotonic() - begun
-    begun = time.monotonic()
-    models = [model for model in MODELS if has_model(model)]
-    warehouse = build_warehouse(home, worlds, models)
-    seconds["dbt"] = time.monotonic() - begun
-    begun = time.monotonic()
-    figures = read_figures(warehouse, worlds, models, seed)
-    figures.seconds = {**seconds, "comparing": time.monotonic() - begun}
-    return figures
 
 
 @contextmanager

@@ -104,6 +104,12 @@ dated as (
     from walks
     inner join sites on walks.site_key = sites.site_key
 
+),
+
+final as (
+
+    select * exclude (page_urls) from dated
+
 )
 
-select * exclude (page_urls) from dated
+select * from final

@@ -63,7 +63,11 @@ long as (
         coalesce(untagged.anchor_views, 0) as anchor_untagged,
         coalesce(untagged.views, 0) as seen_untagged,
         {%- else -%}
-        coalesce(untagged.anchor_only_sessions, 0) * days.anchor_{{ metric }} / nullif(days.anchor_sessions, 0) as anchor_untagged,
+        case
+            -- Without its tag anywhere it loses everybody, not only those who stay on one group of pages.
+            when untagged.vendor is not null and days.human_sessions = 0 then days.anchor_{{ metric }}
+            else coalesce(untagged.anchor_only_sessions, 0) * days.anchor_{{ metric }} / nullif(days.anchor_sessions, 0)
+        end as anchor_untagged,
         0 as seen_untagged,
         {%- endif %}
         untagged.vendor is not null as is_untagged

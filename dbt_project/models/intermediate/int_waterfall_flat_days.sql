@@ -80,6 +80,18 @@ caps as (
 
 ),
 
+-- A plan begins anew at midnight. A vendor that is as silent on the whole next date has lost its tag.
+silent as (
+
+    select
+        complete.vendor,
+        complete.site_key,
+        complete.stat_date - 1 as stat_date
+    from complete
+    anti join recordings using (vendor, site_key, stat_date)
+
+),
+
 -- A number of recordings that ended several dates early ends the other dates that reach it, however late.
 judged as (
 
@@ -87,6 +99,8 @@ judged as (
         expected.*,
         caps.cap is not null as is_known_cap
     from expected
+    anti join silent
+        on expected.vendor = silent.vendor and expected.site_key = silent.site_key and expected.stat_date = silent.stat_date
     left join caps
         on expected.vendor = caps.vendor and expected.site_key = caps.site_key and expected.recordings = caps.cap
 

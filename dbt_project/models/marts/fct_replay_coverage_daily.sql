@@ -16,7 +16,7 @@ with recorded_segments as (
 
 estimated_segments as (
 
-    select * from {{ ref('int_' ~ var('anchor_vendor') ~ '__segment_sessions') }}
+    select * from {{ ref('int_' ~ var('reconciliation_anchor') ~ '__segment_sessions') }}
     where {{ in_window('stat_date') }}
 
 ),
