@@ -28,7 +28,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "questions"
 PROGRAM = "analytics-platform"
 _BLOCK = re.compile(r"```sh(?P<mark>[^\n]*)\n(?P<text>.*?)\n```\n(?:\n```text\n.*?\n```\n)?", re.DOTALL)
 _WIDTH = "118"
-_LINES = 24
+_LINES = 28
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def with_outputs(page: Path) -> str:
             raise RuntimeError(f"{page.name}: {done.output or done.exception!r}")
         lines = [line.rstrip() for line in done.stdout.rstrip().splitlines()]
         if len(lines) > _LINES:
-            lines = [*lines[:_LINES], f"… {len(lines) - _LINES} lines more"]
+            lines = [*lines[: _LINES // 2], f"… {len(lines) - _LINES} lines …", *lines[-_LINES // 2 :]]
         shown = "\n".join(lines)
         return f"```sh{block['mark']}\n{block['text']}\n```\n\n```text\n{shown}\n```\n"
 
