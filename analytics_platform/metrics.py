@@ -28,7 +28,7 @@ from analytics_platform.settings import Settings, load_settings
 from analytics_platform.transform.project import PROJECT_DIRECTORY, dbt_executable, project_digest
 from analytics_platform.transform.publish import current
 
-__all__ = ["environment", "main", "prepare"]
+__all__ = ["environment", "main", "metricflow", "prepare"]
 
 _PARSE_SECONDS: Final = 600
 
@@ -44,7 +44,7 @@ def main() -> NoReturn:
         settings = load_settings()
         database = _published(settings)
         os.environ.update(environment(settings, database, prepare(settings, database)))
-        command = _metricflow()
+        command = metricflow()
     except PlatformError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(1)
@@ -114,7 +114,12 @@ def _parse(directory: Path, target: Path, variables: dict[str, str]) -> None:
         raise ConfigurationError(f"dbt cannot parse {directory}:\n{words}", "Run `dbt parse` there to see all of it.")
 
 
-def _metricflow() -> Callable[[], Any]:
+def metricflow() -> Callable[[], Any]:
+    """The command `mf`, which no longer asks a package index for a newer one.
+
+    Raises:
+        ConfigurationError: the extra `metrics` is not installed.
+    """
     try:
         import update_checker
         from dbt_metricflow.cli import main as metricflow
@@ -122,7 +127,8 @@ def _metricflow() -> Callable[[], Any]:
         raise ConfigurationError(
             "MetricFlow is not installed.", "Install the extra: `.venv/bin/python -m pip install -e '.[metrics]'`."
         ) from None
-    # `mf` makes one of these at each start; nothing but replacing it keeps it from asking.
+    # `mf` calls this at each start, whatever the environment says (a request to the index, answered from a cache for
+    # an hour): there is nothing to set, only something to replace.
     update_checker.UpdateChecker.check = lambda *_: None
     return metricflow.cli
 

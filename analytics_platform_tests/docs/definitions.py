@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DECISIONS = ROOT / "docs" / "decisions.md"
 SEEDS = ROOT / "dbt_project" / "seeds"
-START = "<!-- made by `python -m analytics_platform_tests.docs.definitions`; edit dbt_project/seeds/metric_definitions.csv -->"
+START = "<!-- made from the seed metric_definitions by `python -m analytics_platform_tests.docs.definitions` -->"
 END = "<!-- end of the definitions -->"
 
 

@@ -3,8 +3,8 @@
 Belongs here: finding commands in the pages, running one in this process, writing outputs below them. Does not belong
 here: what an answer should be (the tests of the verbs).
 
-A command stands in a block ```sh; one whose answer needs the whole demo is in a block ```sh four-weeks. With the home of a
-finished demo in the environment,
+A command stands in a block ```sh; one whose answer needs the whole demo is in a block ```sh four-weeks. With the home
+of a finished demo in the environment,
 
     python -m analytics_platform_tests.docs.questions
 
