@@ -83,9 +83,7 @@ def test_staging_reads_one_source_and_nothing_else(built: Warehouse) -> None:
 
 def test_only_staging_reads_sources_and_layers_point_forward(built: Warehouse) -> None:
     allowed = {"staging": set(), "intermediate": {"staging", "intermediate"}, "marts": {"intermediate", "marts"}}
-    history = (
-        "model.analytics_platform.fct_daily_traffic"  # sixty days back from the newest: more than any window holds
-    )
+    history = "model.analytics_platform.fct_daily_traffic"  # of sixty days: more than any window holds
     nodes = built.manifest()["nodes"]
     for node in _nodes(built, "model"):
         for parent in node["depends_on"]["nodes"]:

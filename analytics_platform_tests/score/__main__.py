@@ -73,9 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(text)
     is_whole = chosen.size == 1.0 and chosen.seeds >= 5
     if target := chosen.to or (_PAGE if is_whole else None):
-        words = " ".join(
-            ["python -m analytics_platform_tests.score", f"--seeds {chosen.seeds}", f"--size {chosen.size}"]
-        )
+        words = f"python -m analytics_platform_tests.score --seeds {chosen.seeds} --size {chosen.size}"
+        words += " --keep FOLDER" if chosen.keep else ""
         seconds = time.monotonic() - begun
         target.write_text(page(text, command=words, seeds=chosen.seeds, seconds=seconds, load=load), encoding="utf-8")
     return int(any(verdict.held is False for verdict in verdicts))

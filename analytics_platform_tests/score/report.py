@@ -19,9 +19,11 @@ _HEAD = """# Score: the explanation beside the truth
 
 Written by `make score` ({command}); do not edit. {when} UTC on {machine}; load average {load} when it began.
 {seeds} seeds, three sandbox worlds each (`analytics_platform_tests/score/worlds.py`), through HTTP, clients, landing,
-lake and one dbt build a seed; {minutes:.1f} minutes in all. What is true is counted by switching one cause after the
-other off in the sandbox (`sandbox/effects.py`). A component's error is the sum over sites, vendors and days of
-|estimated - injected|; its share is of the sum of |injected|. Judged from the 15th day of a world on.
+lake and one dbt build a seed; {minutes:.1f} minutes in all (with `--keep` without fetching). What is true is counted by
+switching one cause after the other off in the sandbox (`sandbox/effects.py`). A component's error is the sum over
+sites, vendors and days of |estimated - injected|; its share is of the sum of |injected|. The remainder is judged net
+over a site's days: by day, the noise of who consents alone is about what is allowed. Judged from the 15th day of a
+world on.
 """
 
 

@@ -100,7 +100,7 @@ dated as (
         page_count - len(list_filter(
             list_zip(page_urls[:-2], page_urls[2:]), lambda pair: pair[1] = pair[2]
         )) as view_count,
-        list_transform(page_urls, lambda url: {{ page_group(url_path(url_plain('url'))) }}) as page_groups
+        list_transform(page_urls, lambda url: {{ url_page_group('url') }}) as page_groups
     from walks
     inner join sites on walks.site_key = sites.site_key
 
