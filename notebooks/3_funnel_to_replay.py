@@ -58,7 +58,9 @@ def _(mo):
 @app.cell
 def _(catalog, site):
     links = catalog.read("fct_replay_links", site=site.value)
-    links.sort_values(["stat_date", "outcome", "vendor"], ascending=[False, True, True]).head(12).reset_index(drop=True)
+    links[links["priority"] == 1].sort_values(
+        ["session_date_local", "outcome", "vendor"], ascending=[False, True, True]
+    ).head(12).reset_index(drop=True)
     return (links,)
 
 
