@@ -14,6 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from analytics_platform.cli import app
+from analytics_platform.core.errors import PlatformError
+from analytics_platform_tests.docs.questions import Command, commands
 
 _PLATFORM_VARIABLES = (
     "ANALYTICS_PLATFORM_",
@@ -114,6 +116,26 @@ def test_a_vendor_without_credentials_is_off_and_named(
     done = shell.run("run", "--from", "2026-10-07", "--to", "2026-10-07", "--vendor", "pirsch", "--no-marts")
     assert done.returncode == 0
     assert "PIRSCH_CLIENT_ID, PIRSCH_CLIENT_SECRET not set" in done.stdout
+
+
+@pytest.mark.parametrize("command", commands(), ids=str)
+def test_every_command_of_the_question_pages_answers(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    """On the demo's first two days. With FINISHED_DEMO, the home of a whole one, no answer may be empty."""
+    whole = os.environ.get("FINISHED_DEMO")
+    home = whole or str(request.getfixturevalue("demonstrated")[0].home)
+    for name in list(os.environ):
+        if name.startswith(_PLATFORM_VARIABLES) and "REFUSED" not in name:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", home)
+    done = (command if whole else command.within("2026-10-06")).run()
+    if command.needs_four_weeks and not whole:
+        assert done.exit_code == 0 or isinstance(done.exception, PlatformError), done.output
+        return
+    assert done.exit_code == 0, done.output or repr(done.exception)
+    assert len(done.stdout.splitlines()) > 1, done.stdout
+    assert "Empty DataFrame" not in done.stdout
 
 
 @pytest.mark.parametrize(

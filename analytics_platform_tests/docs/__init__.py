@@ -1,0 +1,1 @@
+"""What keeps the prose in docs/ true: generated tables, and the commands of the question pages, run."""
