@@ -18,7 +18,14 @@ import pytest
 from analytics_platform.catalog import Catalog
 from analytics_platform.core.resources import PlatformResource
 from analytics_platform.settings import Settings, load_settings
-from analytics_platform.transform import MART_GROUPS, ordinary_build, thorough_checks, marts_are_current, published_version, transform_definitions
+from analytics_platform.transform import (
+    MART_GROUPS,
+    marts_are_current,
+    ordinary_build,
+    published_version,
+    thorough_checks,
+    transform_definitions,
+)
 from analytics_platform_tests.dbt_project.conftest import saturday_sessions, sunday_sessions
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
@@ -121,7 +128,11 @@ def test_an_ordinary_build_leaves_out_the_thorough_checks_and_no_others(house: H
     assert ordinary.resolve(graph) == graph.materializable_asset_keys
     assert ordinary.resolve_checks(graph) == graph.asset_check_keys - thorough
     names = {key.name for key in ordinary.resolve_checks(graph)}
-    guards = {"fct_sessions_equals_staging", "fct_daily_traffic_equals_lake", "int_identity_edges_none_without_a_policy"}
+    guards = {
+        "fct_sessions_equals_staging",
+        "fct_daily_traffic_equals_lake",
+        "int_identity_edges_none_without_a_policy",
+    }
     assert guards <= names
     assert any(name.startswith("not_null_") for name in {key.name for key in thorough})
     assert not any(name.startswith("not_null_fct") for name in names)
