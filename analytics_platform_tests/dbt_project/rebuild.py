@@ -364,14 +364,23 @@ def window_of(landings: Sequence[Landing]) -> Window:
 
 def sequences(keys: Sequence[tuple[str, str, date]]) -> st.SearchStrategy[tuple[list[Landing], list[list[Landing]]]]:
     """What lies in the lake at first (built in full), and steps of landings, each followed by an incremental build."""
-    landing = st.builds(
-        lambda key, state: Landing(vendor=key[0], site=key[1], day=key[2], state=state),
-        st.sampled_from(list(keys)),
-        st.sampled_from(_STATES),
+
+    def landings(among: Sequence[tuple[str, str, date]], least: int) -> st.SearchStrategy[list[Landing]]:
+        landing = st.builds(
+            lambda key, state: Landing(vendor=key[0], site=key[1], day=key[2], state=state),
+            st.sampled_from(list(among)),
+            st.sampled_from(_STATES),
+        )
+        return st.lists(
+            landing, min_size=least, max_size=len(among), unique_by=lambda item: (item.vendor, item.site, item.day)
+        )
+
+    # A step covers a day, rarely two: wide windows would rebuild what a narrow one forgets.
+    days = sorted({key[2] for key in keys})
+    step = st.tuples(st.sampled_from(days), st.sampled_from((0, 0, 0, 1))).flatmap(
+        lambda span: landings([key for key in keys if 0 <= (key[2] - span[0]).days <= span[1]], 1)
     )
-    first = st.lists(landing, max_size=len(keys), unique_by=lambda item: (item.vendor, item.site, item.day))
-    step = st.lists(landing, min_size=1, max_size=6, unique_by=lambda item: (item.vendor, item.site, item.day))
-    return st.tuples(first, st.lists(step, min_size=1, max_size=4))
+    return st.tuples(landings(keys, 0), st.lists(step, min_size=1, max_size=4))
 
 
 @dataclass(kw_only=True)
@@ -381,6 +390,8 @@ class Tally:
     sequences: int = 0
     builds: int = 0
     seconds: float = 0.0
+    until: float = float("inf")
+    """No sequence is begun after this (time.monotonic())."""
 
 
 def check_sequences(rebuilder: Rebuilder, count: int, *, tally: Tally, shrink: bool = True) -> None:
@@ -402,6 +413,8 @@ def check_sequences(rebuilder: Rebuilder, count: int, *, tally: Tally, shrink: b
     @given(sequences(rebuilder.keys))
     def run(sequence: tuple[list[Landing], list[list[Landing]]]) -> None:
         begun = time.monotonic()
+        if begun > tally.until:
+            return
         found = differences_after(rebuilder, *sequence)
         tally.sequences += 1
         tally.builds += len(sequence[1]) + 2
@@ -447,6 +460,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit code 1 when a sequence differs."""
     parser = argparse.ArgumentParser(description="Any sequence of incremental builds ends as a full refresh does.")
     parser.add_argument("--sequences", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="Begin no sequence after so long.")
     parser.add_argument("--output", type=Path, help="Write the figure here as JSON too.")
     chosen = parser.parse_args(arguments)
     from analytics_platform_tests.dbt_project.conftest import fixture_lake
@@ -458,6 +472,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise seeded.exception
         rebuilder = Rebuilder(compile_project(warehouse))
         problem = ""
+        tally.until = time.monotonic() + chosen.minutes * 60
         try:
             check_sequences(rebuilder, chosen.sequences, tally=tally)
         except AssertionError as error:
