@@ -7,7 +7,7 @@ PORT ?= 3000
 CLIENTS := .clients
 CLIENTS_SOURCE := analytics_platform_tests/official_clients
 
-.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench-quota score
+.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench-quota bench-rebuild score
 
 install: $(STAMP)
 
@@ -70,3 +70,7 @@ score: $(STAMP)
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) .analytics_platform dbt_project/target dbt_project/logs
+
+# Rebuild equality: 200 random sequences of incremental builds with late data end as a full refresh does.
+bench-rebuild: $(STAMP)
+	$(BIN)/python -m analytics_platform_tests.dbt_project.rebuild --sequences 200
