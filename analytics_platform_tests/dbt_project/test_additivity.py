@@ -17,6 +17,9 @@ ALLOWED = {
     ),
 }
 """Sums of people that count them rightly, and why. Anything else is wrong."""
+ALLOWED_MEASURES = {
+    ("experiment_days", "arm_entries"): "a visitor enters an arm once, on the date of the first exposure",
+}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,8 @@ def test_no_metric_adds_people_up(built: Warehouse) -> None:
         for measure in model["measures"]:
             if str(measure["agg"]).lower().startswith("sum"):
                 expression = measure.get("expr") or measure["name"]
-                assert columns.sums_in(f"select sum({expression}) from t") == [], (model["name"], measure["name"])
+                found = columns.sums_in(f"select sum({expression}) from t")
+                assert not found or (model["name"], measure["name"]) in ALLOWED_MEASURES, (model["name"], measure)
 
 
 def _in_order(built: Warehouse) -> Iterator[tuple[str, str]]:
@@ -89,7 +93,7 @@ def _in_order(built: Warehouse) -> Iterator[tuple[str, str]]:
     nodes: Mapping[str, Any] = {
         key: node
         for key, node in built.manifest()["nodes"].items()
-        if node["resource_type"] == "model" and node["fqn"][1] != "staging"
+        if node["resource_type"] == "model" and node["fqn"][1] != "staging" and node["language"] == "sql"
     }
     compiled = json.loads((built.folder / "target" / "run_results.json").read_text())["results"]
     code = {result["unique_id"]: result["compiled_code"] for result in compiled if result.get("compiled_code")}
