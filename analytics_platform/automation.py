@@ -17,7 +17,7 @@ from analytics_platform.core.clock import SystemClock
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.sending import SENDING_GROUP
 from analytics_platform.settings import Settings
-from analytics_platform.transform import ordinary_build, thorough_checks
+from analytics_platform.transform import MARTS_JOB, ordinary_build, thorough_checks
 
 __all__ = ["ALERT_VARIABLE", "platform_automation"]
 
@@ -32,7 +32,7 @@ _RANGE_END = "dagster/asset_partition_range_end"
 def platform_automation(settings: Settings) -> dg.Definitions:
     """The job for everything, the marts job with its schedule, and the failure sensor."""
     marts = dg.define_asset_job(
-        "marts",
+        MARTS_JOB,
         selection=ordinary_build(settings),
         description="One dbt build over a window of days for all vendors and sites, then publish.",
     )

@@ -132,7 +132,7 @@ def _consent(w: _Words) -> str:
     return (
         f"About {w.count} ({w.of_anchor}){w.of_gap} never reach {w.vendor}: visitors who refuse consent, block its "
         "tag, or leave before it records. The ratio is learnt by country since its last change; the three cannot be "
-        "told apart from outside. Compare fct_daily_breakdown by country before and after the last change of the banner."
+        "told apart from outside. Compare fct_daily_breakdown by country before and after the banner changed."
     )
 
 

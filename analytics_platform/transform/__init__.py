@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from analytics_platform.settings import Settings
 
 __all__ = [
+    "MARTS_JOB",
     "MART_GROUPS",
     "marts_are_current",
     "ordinary_build",
@@ -23,6 +24,9 @@ __all__ = [
     "thorough_checks",
     "transform_definitions",
 ]
+
+MARTS_JOB: Final = "marts"
+"""The job of an ordinary build (`ordinary_build`)."""
 
 MART_GROUPS: Final = ("staging", "intermediate", "marts", "published")
 """Asset groups of everything after the lake, in the order of the path of a row. Seeds are in `staging`: they are

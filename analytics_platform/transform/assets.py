@@ -396,7 +396,9 @@ class _LogLines(io.TextIOBase):
 
 
 def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> dict[str, dict[str, Any]]:
-    """Metadata of each relation from the warehouse itself: the columns it really has, and the rows of the marts."""
+    """Metadata of each relation from the warehouse itself: the columns it really has where they are not those its
+    definition lists, and the rows and pictures of the marts.
+    """
     if not settings.home.warehouse.is_file():
         return {}
     descriptions = {
@@ -404,6 +406,7 @@ def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> 
         for node in manifest.assets
         for name, column in node.get("columns", {}).items()
     }
+    documented = {relation_name(node): list(node.get("columns", {})) for node in manifest.assets}
     columns: dict[str, list[dg.TableColumn]] = {}
     with warehouse_connection(settings) as connection:
         for table, name, kind in rows(
@@ -414,8 +417,12 @@ def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> 
         ):
             column = dg.TableColumn(name=name, type=kind, description=descriptions.get((table, name)))
             columns.setdefault(table, []).append(column)
+        # A run over a range of days stores this once a day and relation, so what the definition says is not repeated.
         found: dict[str, dict[str, Any]] = {
-            table: {"dagster/column_schema": dg.TableSchema(columns=listed)} for table, listed in columns.items()
+            table: {}
+            if [column.name for column in listed] == documented.get(table)
+            else {"dagster/column_schema": dg.TableSchema(columns=listed)}
+            for table, listed in columns.items()
         }
         for node in manifest.marts():
             name = relation_name(node)

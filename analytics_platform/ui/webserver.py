@@ -53,7 +53,9 @@ class GuardedWebserver(DagsterWebserver[Any, Any]):
 
     def build_routes(self) -> list[Any]:
         # Before the stock routes, whose last one answers every path with the single-page app.
-        pages = StaticFiles(directory=load_settings().home.data_docs, html=True, check_dir=False)
+        folder = load_settings().home.data_docs
+        folder.mkdir(parents=True, exist_ok=True)  # a home without a check yet has no page, which is no failure
+        pages = StaticFiles(directory=folder, html=True)
         return [Mount(data_docs.ADDRESS, pages), *super().build_routes()]  # type: ignore[no-untyped-call]
 
 

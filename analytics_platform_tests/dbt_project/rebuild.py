@@ -6,9 +6,9 @@ Does not belong here: what the marts should say (test_marts and its neighbours).
 
 Run `python -m analytics_platform_tests.dbt_project.rebuild --sequences 200` for the figure; test_rebuild runs a few.
 
-What the executor takes from dbt: the compiled select of every model, in dbt's order. What it does itself is small: a view
-is a view, a table is replaced, `replace_window` deletes the window and inserts by name, a Python model is called. That
-dbt makes the same tables of the same lake is a test of its own (test_rebuild).
+What the executor takes from dbt: the compiled select of every model, in dbt's order. What it does itself is small: a
+view is a view, a table is replaced, `replace_window` deletes the window and inserts by name, a Python model is called.
+That dbt makes the same tables of the same lake is a test of its own (test_rebuild).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from analytics_platform_tests.dbt_project.lake_fixture import table_specs
 Window = tuple[date, date]
 
 START, END = date(2400, 6, 1), date(2500, 6, 1)
-"""The window the project is compiled with: years that occur nowhere else, so each bound is found again with its margin."""
+"""The window the project is compiled with: years found nowhere else, so each bound is known again with its margin."""
 
 _BOUND: Final = re.compile(r"date '(2400|2500)-(\d\d)-(\d\d)'")
 _SHIFTS: Final = (0, 3, 6)
@@ -82,10 +82,14 @@ class Project:
 
 def compile_project(warehouse: Warehouse) -> Project:
     """Compile every model with the window of sentinels. The warehouse holds the seeds already."""
+    from dbt_common.events.functions import reset_metadata_vars
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DBT_ENV_CUSTOM_ENV_WINDOW_START", START.isoformat())
         patch.setenv("DBT_ENV_CUSTOM_ENV_WINDOW_END", END.isoformat())
+        reset_metadata_vars()  # dbt reads these variables once a process, which is once a build elsewhere
         result = warehouse.dbt("compile", "--select", "resource_type:model")
+    reset_metadata_vars()
     if result.exception:
         raise result.exception
     code = {r.node.unique_id: r.node.compiled_code for r in result.result}
@@ -194,6 +198,14 @@ class Rebuilder:
         for table in [*self._names.values(), "lake.blocked"]:
             self.connection.execute(f"DELETE FROM {table}")
 
+    def load_fixture(self) -> None:
+        """The fixture lake as it is on disk."""
+        self.empty_lake()
+        for name in self._names.values():
+            self.connection.execute(f"INSERT INTO {name} FROM pool.raw_{name.removeprefix('lake.')}")
+        blocked = f"read_parquet('{self.project.root}/_blocked/partitions.parquet')"
+        self.connection.execute(f"INSERT INTO lake.blocked FROM {blocked}")
+
     def land(self, landing: Landing) -> None:
         """Replace all tables of one vendor, site and day."""
         where = f"site = '{landing.site}' AND day = DATE '{landing.day}'"
@@ -232,7 +244,6 @@ class Rebuilder:
 
     def build(self, name: str, window: Window | None) -> None:
         """What `dbt build` does to one warehouse: every model, in order; None is a full refresh of everything."""
-        self.connection.execute("BEGIN")
         for model in self.project.models:
             target = f"{name}.{model.relation}"
             if model.kind == "python":
@@ -243,7 +254,6 @@ class Rebuilder:
                 self._run_sql(model, sql, target, window)
             except duckdb.Error as error:
                 raise AssertionError(f"{model.name}: {error}") from error
-        self.connection.execute("COMMIT")
 
     def _run_sql(self, model: Model, sql: str, target: str, window: Window | None) -> None:
         if model.kind == "view":
@@ -354,14 +364,23 @@ def window_of(landings: Sequence[Landing]) -> Window:
 
 def sequences(keys: Sequence[tuple[str, str, date]]) -> st.SearchStrategy[tuple[list[Landing], list[list[Landing]]]]:
     """What lies in the lake at first (built in full), and steps of landings, each followed by an incremental build."""
-    landing = st.builds(
-        lambda key, state: Landing(vendor=key[0], site=key[1], day=key[2], state=state),
-        st.sampled_from(list(keys)),
-        st.sampled_from(_STATES),
+
+    def landings(among: Sequence[tuple[str, str, date]], least: int) -> st.SearchStrategy[list[Landing]]:
+        landing = st.builds(
+            lambda key, state: Landing(vendor=key[0], site=key[1], day=key[2], state=state),
+            st.sampled_from(list(among)),
+            st.sampled_from(_STATES),
+        )
+        return st.lists(
+            landing, min_size=least, max_size=len(among), unique_by=lambda item: (item.vendor, item.site, item.day)
+        )
+
+    # A step covers a day, rarely two: wide windows would rebuild what a narrow one forgets.
+    days = sorted({key[2] for key in keys})
+    step = st.tuples(st.sampled_from(days), st.sampled_from((0, 0, 0, 1))).flatmap(
+        lambda span: landings([key for key in keys if 0 <= (key[2] - span[0]).days <= span[1]], 1)
     )
-    first = st.lists(landing, max_size=len(keys), unique_by=lambda item: (item.vendor, item.site, item.day))
-    step = st.lists(landing, min_size=1, max_size=6, unique_by=lambda item: (item.vendor, item.site, item.day))
-    return st.tuples(first, st.lists(step, min_size=1, max_size=4))
+    return st.tuples(landings(keys, 0), st.lists(step, min_size=1, max_size=4))
 
 
 @dataclass(kw_only=True)
@@ -371,6 +390,8 @@ class Tally:
     sequences: int = 0
     builds: int = 0
     seconds: float = 0.0
+    until: float = float("inf")
+    """No sequence is begun after this (time.monotonic())."""
 
 
 def check_sequences(rebuilder: Rebuilder, count: int, *, tally: Tally, shrink: bool = True) -> None:
@@ -392,6 +413,8 @@ def check_sequences(rebuilder: Rebuilder, count: int, *, tally: Tally, shrink: b
     @given(sequences(rebuilder.keys))
     def run(sequence: tuple[list[Landing], list[list[Landing]]]) -> None:
         begun = time.monotonic()
+        if begun > tally.until:
+            return
         found = differences_after(rebuilder, *sequence)
         tally.sequences += 1
         tally.builds += len(sequence[1]) + 2
@@ -402,9 +425,17 @@ def check_sequences(rebuilder: Rebuilder, count: int, *, tally: Tally, shrink: b
 
 
 def differences_after(
-    rebuilder: Rebuilder, first: Sequence[Landing], steps: Sequence[Sequence[Landing]]
+    rebuilder: Rebuilder,
+    first: Sequence[Landing],
+    steps: Sequence[Sequence[Landing]],
+    *,
+    unbuilt: Sequence[Landing] = (),
 ) -> dict[str, int]:
-    """Rows by mart in which the warehouse of a sequence differs from a full refresh of the same lake."""
+    """Rows by mart in which the warehouse of a sequence differs from a full refresh of the same lake.
+
+    Args:
+        unbuilt: landings after the last build, which only the full refresh sees.
+    """
     rebuilder.empty_lake()
     rebuilder.new_warehouse("grown")
     rebuilder.new_warehouse("refreshed")
@@ -416,28 +447,20 @@ def differences_after(
             for landing in step:
                 rebuilder.land(landing)
             rebuilder.build("grown", window_of(step))
+        for landing in unbuilt:
+            rebuilder.land(landing)
         rebuilder.build("refreshed", None)
         return rebuilder.differences("grown", "refreshed")
     finally:
-        if sys.exc_info()[0] is not None:
-            rebuilder.connection.execute("ROLLBACK") if _in_transaction(rebuilder) else None
         rebuilder.drop_warehouse("grown")
         rebuilder.drop_warehouse("refreshed")
-
-
-def _in_transaction(rebuilder: Rebuilder) -> bool:
-    try:
-        rebuilder.connection.execute("BEGIN")
-    except duckdb.Error:
-        return True
-    rebuilder.connection.execute("ROLLBACK")
-    return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Exit code 1 when a sequence differs."""
     parser = argparse.ArgumentParser(description="Any sequence of incremental builds ends as a full refresh does.")
     parser.add_argument("--sequences", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="Begin no sequence after so long.")
     parser.add_argument("--output", type=Path, help="Write the figure here as JSON too.")
     chosen = parser.parse_args(arguments)
     from analytics_platform_tests.dbt_project.conftest import fixture_lake
@@ -449,6 +472,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise seeded.exception
         rebuilder = Rebuilder(compile_project(warehouse))
         problem = ""
+        tally.until = time.monotonic() + chosen.minutes * 60
         try:
             check_sequences(rebuilder, chosen.sequences, tally=tally)
         except AssertionError as error:

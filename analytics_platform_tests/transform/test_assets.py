@@ -18,7 +18,14 @@ import pytest
 from analytics_platform.catalog import Catalog
 from analytics_platform.core.resources import PlatformResource
 from analytics_platform.settings import Settings, load_settings
-from analytics_platform.transform import MART_GROUPS, marts_are_current, published_version, transform_definitions
+from analytics_platform.transform import (
+    MART_GROUPS,
+    marts_are_current,
+    ordinary_build,
+    published_version,
+    thorough_checks,
+    transform_definitions,
+)
 from analytics_platform_tests.dbt_project.conftest import saturday_sessions, sunday_sessions
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
@@ -114,10 +121,29 @@ def test_tests_are_checks_and_unit_tests_stay_out(house: House, first_run: dg.Ex
     assert "fct_sessions.fct_sessions_equals_staging" in evaluated  # a singular test over several relations
 
 
-def test_metadata_tells_columns_and_rows(first_run: dg.ExecuteInProcessResult) -> None:
+def test_an_ordinary_build_leaves_out_the_thorough_checks_and_no_others(house: House) -> None:
+    graph = house.definitions.resolve_asset_graph()
+    thorough = thorough_checks(house.settings).resolve_checks(graph)
+    ordinary = ordinary_build(house.settings)
+    assert ordinary.resolve(graph) == graph.materializable_asset_keys
+    assert ordinary.resolve_checks(graph) == graph.asset_check_keys - thorough
+    names = {key.name for key in ordinary.resolve_checks(graph)}
+    guards = {
+        "fct_sessions_equals_staging",
+        "fct_daily_traffic_equals_lake",
+        "int_identity_edges_none_without_a_policy",
+    }
+    assert guards <= names
+    assert any(name.startswith("not_null_") for name in {key.name for key in thorough})
+    assert not any(name.startswith("not_null_fct") for name in names)
+
+
+def test_metadata_tells_columns_and_rows(house: House, first_run: dg.ExecuteInProcessResult) -> None:
     metadata = _materialized(first_run, "fct_sessions")[str(SATURDAY)]
     assert metadata["dagster/row_count"].value == 6
-    columns = {column.name: column for column in metadata["dagster/column_schema"].value.columns}
+    assert "dagster/column_schema" not in metadata, "once in the definition, not once a day"
+    defined = house.definitions.resolve_asset_graph().get(dg.AssetKey("fct_sessions")).metadata
+    columns = {column.name: column for column in defined["dagster/column_schema"].value.columns}
     assert columns["session_date_local"].type == "DATE"
     assert columns["session_key"].description
     published = _materialized(first_run, "published")[None]

@@ -5,13 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
-import struct
-import subprocess
-import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +17,7 @@ import pytest
 
 from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import generate
+from analytics_platform_tests.ui.browser import assert_drawn, browse
 from analytics_platform_tests.ui.running_ui import RunningUi, running_ui, wait_until
 
 FIRST_DAY = date(2026, 10, 5)
@@ -54,14 +51,6 @@ class Launched:
     backfill: dict[str, Any]
     turns: list[tuple[float, float]]
     requests_of_checks: int
-
-
-@dataclass
-class Shown:
-    """A page in a browser: its text and its picture."""
-
-    dom: str
-    pixels: Counter[bytes] = field(default_factory=Counter)
 
 
 @pytest.fixture(scope="module")
@@ -351,18 +340,18 @@ def test_it_listens_on_loopback_only(ui: RunningUi) -> None:
 
 @pytest.mark.browser
 def test_the_asset_graph_in_a_browser(ui: RunningUi, launched: Launched, tmp_path: Path) -> None:
-    page = _browse(ui, "/asset-groups", tmp_path)
+    page = browse(f"http://127.0.0.1:{ui.port}/asset-groups", tmp_path)
     assert "Global asset lineage" in page.dom
     assert [name for name in sorted(VENDORS | MART_GROUPS) if name not in page.dom] == []
-    _assert_drawn(page)
+    assert_drawn(page)
 
 
 @pytest.mark.browser
 def test_an_asset_page_in_a_browser(ui: RunningUi, launched: Launched, tmp_path: Path) -> None:
-    page = _browse(ui, "/assets/smartlook/sessions?view=overview", tmp_path)
+    page = browse(f"http://127.0.0.1:{ui.port}/assets/smartlook/sessions?view=overview", tmp_path)
     for text in ("duration_seconds", "One row per recorded session", "smartlook_daily", "Parquet", "sensitivity"):
         assert text in page.dom, text
-    _assert_drawn(page)
+    assert_drawn(page)
 
 
 # ------------------------------------------------------------------------------------------------------------- details
@@ -475,93 +464,3 @@ def _spellings(credentials: dict[str, str]) -> list[tuple[str, bytes]]:
         found.append((f"{name} in base64", base64.b64encode(value.encode()).rstrip(b"=")))
     assert all(len(needle) >= 6 for _, needle in found)
     return found
-
-
-def _browse(ui: RunningUi, path: str, folder: Path) -> Shown:
-    """The page as headless Chromium draws it, and the DOM it has then."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no `chromium` on this machine (Debian: apt-get install chromium)")
-    picture = folder / "page.png"
-    command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
-    command += [f"--screenshot={picture}", f"http://127.0.0.1:{ui.port}{path}"]
-    dom = subprocess.run(command, capture_output=True, timeout=90, check=True)
-    return Shown(dom=dom.stdout.decode(), pixels=_pixels(picture.read_bytes()))
-
-
-def _assert_drawn(page: Shown) -> None:
-    """Not blank: many colours, and none of them covers everything."""
-    total = sum(page.pixels.values())
-    assert len(page.pixels) > 100
-    assert page.pixels.most_common(1)[0][1] < 0.97 * total
-    assert total == 1600 * 1000
-
-
-def _pixels(png: bytes) -> Counter[bytes]:
-    """How often each colour occurs in an 8-bit RGB or RGBA picture."""
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height, depth, kind = struct.unpack(">IIBB", png[16:26])
-    assert depth == 8
-    size = {2: 3, 6: 4}[kind]
-    data, at = b"", 8
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        if png[at + 4 : at + 8] == b"IDAT":
-            data += png[at + 8 : at + 8 + length]
-        at += length + 12
-    return _unfiltered(zlib.decompress(data), width, height, size)
-
-
-def _unfiltered(raw: bytes, width: int, height: int, size: int) -> Counter[bytes]:
-    """Undo PNG's filters with numpy where whole rows allow it (none, sub, up), by the byte otherwise."""
-    import numpy as np
-
-    stride = width * size
-    rows = np.frombuffer(raw, dtype=np.uint8).reshape(height, stride + 1)
-    previous = np.zeros((width, size), dtype=np.uint8)
-    colours: Counter[bytes] = Counter()
-    for line in rows:
-        kind, row = int(line[0]), line[1:].reshape(width, size).copy()
-        if kind == 1:
-            row = np.cumsum(row, axis=0, dtype=np.uint8)
-        elif kind == 2:
-            row += previous
-        elif kind in (3, 4):
-            _undo_by_byte(row, previous, kind)
-        previous = row
-        found, counts = np.unique(row, axis=0, return_counts=True)
-        for colour, count in zip(found, counts, strict=True):
-            colours[colour.tobytes()] += int(count)
-    return colours
-
-
-def _undo_by_byte(row: Any, previous: Any, kind: int) -> None:
-    for channel in range(row.shape[1]):
-        left = corner = 0
-        for x in range(row.shape[0]):
-            up = int(previous[x, channel])
-            if kind == 3:
-                predicted = (left + up) // 2
-            else:
-                guess = left + up - corner
-                predicted = min((left, up, corner), key=lambda value: abs(guess - value))
-            left = (int(row[x, channel]) + predicted) & 0xFF
-            row[x, channel] = left
-            corner = up
-
-
-def test_png_reader_counts_colours() -> None:
-    """The reader itself, on a picture with a known content in every filter."""
-    import io
-
-    import matplotlib.image
-    import numpy as np
-
-    picture = np.zeros((40, 60, 3), dtype=np.uint8)
-    picture[:, 20:, 0] = 255
-    picture[10:, :, 2] = np.arange(60, dtype=np.uint8)
-    written = io.BytesIO()
-    matplotlib.image.imsave(written, picture, format="png")
-    expected = Counter(bytes([*pixel, 255]) for row in picture for pixel in row)
-    assert _pixels(written.getvalue()) == expected
