@@ -59,14 +59,14 @@ class Warehouse:
         }
         before = dict(os.environ)
         os.environ.update(environment)
-        try:
-            return dbtRunner().invoke(command)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            DuckDBConnectionManager.close_all_connections()
-            with warnings.catch_warnings():  # dbt-duckdb gives each Python model an event loop and closes none
-                warnings.simplefilter("ignore", ResourceWarning)
+        with warnings.catch_warnings():  # dbt-duckdb gives each Python model an event loop and closes none
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                return dbtRunner().invoke(command)
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
+                DuckDBConnectionManager.close_all_connections()
                 gc.collect()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:

@@ -11,12 +11,35 @@ import pytest
 from analytics_platform_tests.dbt_project.additivity import PeopleColumns
 from analytics_platform_tests.dbt_project.conftest import Warehouse
 
+_ONE_ARM = "a visitor enters one arm of an experiment, once"
+_ONE_COUNTRY = "a visitor of a date has one country: over the countries of a date nobody is counted twice"
+_WEIGHTS = "visitor-dates as the weights of a ratio; the sum itself is shown nowhere"
 ALLOWED = {
     ("int_pirsch__breakdown_lists", "SUM(listed.visitors)"): (
         "the rest of a cut list; used only where a visitor, who is an address and a user agent, has one value"
     ),
+    ("fct_campaign_daily", "SUM(visitors)"): "an upper bound, in a column that is called so",
+    ("fct_experiment_counts_daily", "SUM(COALESCE(joined.new_visitors, 0))"): _ONE_ARM,
+    ("fct_experiment_results_daily", "SUM(running.visitors)"): _ONE_ARM,
+    ("fct_experiment_results_daily", "SUM(running.flipped_visitors)"): _ONE_ARM,
+    (
+        "fct_experiment_results_daily",
+        "SUM(CASE WHEN planned_share > 0 THEN POWER(visitors - expected_visitors, 2) / expected_visitors END)",
+    ): "the statistic of a chi-square test over arms",
+    ("int_pirsch__measured_countries", "SUM(countries.visitors)"): _ONE_COUNTRY,
+    ("int_pirsch__measured_hours", "SUM(hours.visitors)"): "another zone's date out of hours; marked approx",
+    ("int_acceptance_days", "SUM(measured.visitors)"): _ONE_COUNTRY,
+    ("int_acceptance_days", "SUM(anchor.visitors)"): _ONE_COUNTRY,
+    ("int_acceptance_days", "SUM(SUM(anchor.visitors))"): _ONE_COUNTRY,
+    ("int_acceptance_ratios", "SUM(visitors)"): _WEIGHTS,
+    ("int_acceptance_ratios", "SUM(anchor_visitors * site_factor)"): _WEIGHTS,
+    ("int_waterfall_effects", "SUM(anchor_visitors * visitors_ratio)"): _ONE_COUNTRY,
+    ("int_waterfall_effects", "SUM(anchor_visitors * visitors_ratio * site_factor)"): _ONE_COUNTRY,
 }
 """Sums of people that count them rightly, and why. Anything else is wrong."""
+ALLOWED_MEASURES = {
+    ("experiment_days", "arm_entries"): "a visitor enters an arm once, on the date of the first exposure",
+}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +90,8 @@ def test_people_stay_people_in_the_next_model_whatever_they_are_called() -> None
 def test_no_model_adds_people_up(built: Warehouse) -> None:
     columns = PeopleColumns()
     found = {(name, total) for name, sql in _in_order(built) for total in columns.read(name, sql)}
-    assert found - set(ALLOWED) == set()
+    wrong = found - set(ALLOWED)
+    assert not wrong, "\n".join(map(repr, sorted(wrong)))
     assert set(ALLOWED) - found == set(), "an exception nobody needs"
     assert ("fct_daily_traffic", "visitors") in columns.known
     assert ("fct_event_daily", "unique_visitors") in columns.known
@@ -81,7 +105,8 @@ def test_no_metric_adds_people_up(built: Warehouse) -> None:
         for measure in model["measures"]:
             if str(measure["agg"]).lower().startswith("sum"):
                 expression = measure.get("expr") or measure["name"]
-                assert columns.sums_in(f"select sum({expression}) from t") == [], (model["name"], measure["name"])
+                found = columns.sums_in(f"select sum({expression}) from t")
+                assert not found or (model["name"], measure["name"]) in ALLOWED_MEASURES, (model["name"], measure)
 
 
 def _in_order(built: Warehouse) -> Iterator[tuple[str, str]]:
@@ -89,7 +114,7 @@ def _in_order(built: Warehouse) -> Iterator[tuple[str, str]]:
     nodes: Mapping[str, Any] = {
         key: node
         for key, node in built.manifest()["nodes"].items()
-        if node["resource_type"] == "model" and node["fqn"][1] != "staging"
+        if node["resource_type"] == "model" and node["fqn"][1] != "staging" and node["language"] == "sql"
     }
     compiled = json.loads((built.folder / "target" / "run_results.json").read_text())["results"]
     code = {result["unique_id"]: result["compiled_code"] for result in compiled if result.get("compiled_code")}
