@@ -17,7 +17,7 @@ from analytics_platform_tests.dbt_project.rebuild import (
     differences_after,
 )
 
-# A dbt invocation in this process left event loops to the garbage collector here (2026-11-21, by whom is not found yet).
+# A dbt invocation in this process left event loops to the garbage collector (2026-11-21; the cause is not found).
 pytestmark = [
     pytest.mark.timeout(280),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
