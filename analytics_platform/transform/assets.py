@@ -78,7 +78,7 @@ def build_transform(settings: Settings) -> dg.Definitions:
     """Assets, checks and resources of everything after the lake."""
     manifest = Manifest(load_manifest(settings))
     return dg.Definitions(
-        assets=[_dbt_assets(settings, manifest), _published(manifest)],
+        assets=[_dbt_assets(settings, manifest), _published(manifest), *manifest.own_source_specs()],
         resources={IO_MANAGER: PublishedTables()},
     )
 

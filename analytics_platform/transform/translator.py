@@ -35,6 +35,8 @@ __all__ = [
     "window_days",
 ]
 
+OWN_SOURCE: Final = "ops"
+"""The dbt source that no vendor delivers: what the platform knows of its own work."""
 _ASSET_TYPES: Final = ("model", "seed", "snapshot")
 _OWNER: Final = "team:analytics"
 
@@ -78,6 +80,20 @@ class Manifest:
     def asset_specs(self, partitions: dg.PartitionsDefinition[str], io_manager_key: str) -> list[dg.AssetSpec]:
         """One spec a relation. `io_manager_key` only loads: dbt's outputs carry no value."""
         return [self._asset_spec(node, partitions).with_io_manager_key(io_manager_key) for node in self.assets]
+
+    def own_source_specs(self) -> list[dg.AssetSpec]:
+        """What the platform writes about itself before each build: read by dbt, materialised by nobody."""
+        return [
+            dg.AssetSpec(
+                key=asset_key(source),
+                description=f"{source['description']} {source['source_description']}",
+                group_name=OWN_SOURCE,
+                kinds={"parquet"},
+                owners=["team:analytics"],
+            )
+            for source in self.content["sources"].values()
+            if source["source_name"] == OWN_SOURCE
+        ]
 
     def check_specs(self) -> list[dg.AssetCheckSpec]:
         """One spec a data test. A test of severity error blocks what is downstream, as dbt itself does."""
