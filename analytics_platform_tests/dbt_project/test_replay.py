@@ -61,7 +61,7 @@ def test_outcomes_of_the_fixture(built: Warehouse) -> None:
         "GROUP BY ALL ORDER BY ALL"
     )
     # Inspectlet's session saw two pages and none of the funnel: nothing to watch it for.
-    assert rows == [("smartlook", "bounced", 3)]
+    assert rows == [("smartlook", "bounced", 3), ("smartlook", "rage_clicked", 1)]
 
 
 @pytest.mark.parametrize(

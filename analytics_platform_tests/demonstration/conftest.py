@@ -21,8 +21,8 @@ _PLATFORM_VARIABLES = (
     "KISSMETRICS_",
     "DAGSTER_",
 )
-DEMO = '{"seed": 7, "first_day": "2026-10-05", "days": 21}'
-"""To 2026-10-25: the bot burst, the banner, the lost tag, the plan's cap, a Sunday of 25 hours."""
+DEMO = '{"seed": 7, "first_day": "2026-10-05", "days": 22}'
+"""To 2026-10-26: the bot burst, the banner, the lost tag, the plan's cap, a Sunday of 25 hours, a changed unit."""
 
 
 def shell_environment(home: Path) -> dict[str, str]:

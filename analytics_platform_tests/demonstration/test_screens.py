@@ -16,7 +16,7 @@ import pytest
 
 from analytics_platform.notebook_cli import command_of, notebooks
 from analytics_platform_tests.demonstration.conftest import shell_environment
-from analytics_platform_tests.ui.browser import assert_drawn, browse
+from analytics_platform_tests.ui.browser import assert_drawn, browse, browse_live
 from analytics_platform_tests.ui.running_ui import RunningUi, running_ui, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -49,6 +49,8 @@ def test_a_failing_check_explains_itself(ui: RunningUi, tmp_path: Path) -> None:
     check = "/assets/inspectlet/sessions?view=checks&checkDetail=duration_unit_is_uniform"
     page = browse(f"http://127.0.0.1:{ui.port}{check}", tmp_path, name="failing_check")
     assert "duration_unit_is_uniform" in page.dom
+    assert "Failed" in page.dom
+    assert "2026-10-26" in page.dom
     assert_drawn(page)
 
 
@@ -63,7 +65,8 @@ def test_data_docs_are_served_beside_the_graph(ui: RunningUi, tmp_path: Path) ->
 
 def test_the_first_notebook(demonstrated: Path, tmp_path: Path) -> None:
     with _served(demonstrated, "first_look") as port:
-        page = browse(f"http://127.0.0.1:{port}/", tmp_path, name="notebook", height=1800)
+        texts = ("First look", "Sessions a day", "When people come", "Where to go from here")
+        page = browse_live(f"http://127.0.0.1:{port}/", tmp_path, name="notebook", until=texts, pictures=2, height=1800)
     assert_drawn(page, height=1800)
 
 
