@@ -77,9 +77,10 @@ def browse_live(
     profile = folder / "live"
     command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={WIDTH},{height}"]
     command += [f"--user-data-dir={profile}", "--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"]
+    told = profile / "DevToolsActivePort"
+    told.unlink(missing_ok=True)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        told = profile / "DevToolsActivePort"
         wait_until(lambda: told.is_file() and "/" in told.read_text(), seconds=30, what="Chromium is ready")
         port = int(told.read_text().split()[0])
         with urlopen(f"http://127.0.0.1:{port}/json") as answer:
