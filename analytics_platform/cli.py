@@ -430,11 +430,13 @@ def _print_demo_summary(screen: Console, announcement: dict[str, Any], port: int
     screen.print("\n[bold]What to do next[/bold]")
     for command, purpose in (
         ("make ui", f"the asset graph, every partition and check, on http://127.0.0.1:{port}"),
+        (".venv/bin/analytics-platform reconcile 2026-10-24", "why the vendors disagree on that date"),
+        (".venv/bin/analytics-platform notebook first_look", "a first look, in the browser"),
         (".venv/bin/analytics-platform status", "what is complete, deferred or blocked"),
         (".venv/bin/analytics-platform quota", "requests used and left, per vendor account"),
         (".venv/bin/analytics-platform demo", "the same again: finished days cost no request"),
     ):
-        screen.print(f"  {command:38} {purpose}", highlight=False, markup=False)
+        screen.print(f"  {command:50} {purpose}", highlight=False, markup=False)
     screen.print("  in a notebook:", highlight=False)
     screen.print("    from analytics_platform.catalog import Catalog", highlight=False, markup=False)
     screen.print(
