@@ -312,7 +312,13 @@ class _Ahead:
     rows: _Rows
     ids: deque[int]
     size: int
+    is_followed: bool = False
+    """Somebody is writing the next ones."""
     pid: int = field(default_factory=os.getpid)
+
+    def is_usable(self, now_us: int) -> bool:
+        """By this process, at this instant."""
+        return self.pid == os.getpid() and now_us <= self.rows.stamp_us
 
     @property
     def unused(self) -> _Rows:
@@ -360,6 +366,8 @@ class _Ask:
     keep_free: int
     longest_wait_us: float
     label: _Label | None
+    follows: bool = False
+    """There are rows written ahead still: this one goes and writes the next, while others use those."""
     instead_of: _Rows | None = None
     answer: _Answer | None = None
     error: Exception | None = None
@@ -726,7 +734,7 @@ class Ledger:
         self._asks_lock = threading.Lock()
         self._driver: sa.PoolProxiedConnection | None = None
         self._driver_mode = ""
-        self._ahead: dict[_Label, _Ahead] = {}
+        self._ahead: dict[_Label, list[_Ahead]] = {}
         self._ahead_lock = threading.Lock()
         self._paces: dict[_Label, _Pace] = {}
 
@@ -804,7 +812,8 @@ class Ledger:
         windows = tuple(windows)
         work = work or Spending()
         label = (account, method_class, windows, endpoint, keep_free, work) if cost == 1 else None
-        if label is not None and self._use_ahead(label):
+        follows = label is not None and self._is_to_follow(label)
+        if label is not None and not follows and self._use_ahead(label):
             return self._clock.now()
         ask = _ask(
             account,
@@ -816,6 +825,7 @@ class Ledger:
             max_wait_seconds=max_wait_seconds,
             work=work,
             label=label,
+            follows=follows,
         )
         for _ in range(_LATE_TRIES):
             answer = self._decide(ask)
@@ -868,7 +878,8 @@ class Ledger:
         if last_rows and self._file is not None:
             self._file.note_last_row(max(last_rows))
         with self._ahead_lock:
-            self._ahead |= ahead
+            for label, written in ahead.items():
+                self._ahead.setdefault(label, []).append(written)
         for ask, answer in zip(batch, answers, strict=True):
             ask.answer = answer
 
@@ -895,7 +906,7 @@ class Ledger:
                 if not mine.ids:
                     del ahead[mine.label]
                 answers.append(self._granted_ahead(ask))
-            elif ask.label is not None and self._use_ahead(ask.label):
+            elif ask.label is not None and not ask.follows and self._use_ahead(ask.label):
                 answers.append(self._granted_ahead(ask))
             else:
                 answer, written = self._decide_one(statements, ask, asking[ask.label])
@@ -918,6 +929,8 @@ class Ledger:
             facts = statements.facts(ask, now_us)
         leave_us = earliest_us(now_us, ask.windows, facts)
         wait_us = leave_us - now_us
+        if wait_us > 0 and ask.follows and ask.label is not None and self._use_ahead(ask.label):
+            return self._granted_ahead(ask), None
         if wait_us > ask.longest_wait_us:
             return _Answer(leave_us, wait_us, wall, ask.windows), None
         times, stamp_us = ask.cost, leave_us
@@ -944,7 +957,9 @@ class Ledger:
             if ask.label not in self._paces and len(self._paces) >= _MOST_LABELS:
                 self._paces.clear()
             pace = self._paces.setdefault(ask.label, _Pace())
+            in_hand = sum(len(written.ids) for written in self._ahead.get(ask.label, []))
             wanted = max(pace.next_size(now_us, allowance), min(asking, allowance.most))
+            wanted = max(1, min(wanted, allowance.most - in_hand))
         if wanted > 1:
             inside = zip(ask.windows, statements.counts(ask, now_us), strict=True)
             free = min(_offset(window, cost=1, keep_free=ask.keep_free) + 1 - count for window, count in inside)
@@ -957,23 +972,38 @@ class Ledger:
         """Take one of the rows written ahead for this label, where there are and their time is not over."""
         now_us = self._now_us()
         with self._ahead_lock:
-            ahead = self._ahead.get(label)
-            if ahead is None or ahead.pid != os.getpid() or now_us > ahead.rows.stamp_us:
+            written = self._ahead.get(label, [])
+            ahead = next((each for each in written if each.is_usable(now_us)), None)
+            if ahead is None:
                 return False
             ahead.ids.popleft()
             if not ahead.ids:
-                del self._ahead[label]
+                written.remove(ahead)
+        return True
+
+    def _is_to_follow(self, label: _Label) -> bool:
+        """True for one caller when a quarter of the rows ahead is left.
+
+        It writes the next while others go on with those: a synced transaction among a landing's own syncs takes longer
+        than an answer, and everybody would wait for it.
+        """
+        with self._ahead_lock:
+            last = next(reversed(self._ahead.get(label, [])), None)
+            if last is None or last.is_followed or len(last.ids) > last.size // 4:
+                return False
+            last.is_followed = True
         return True
 
     def _unused(self, is_over: Callable[[_Ahead], bool]) -> list[_Rows]:
         """Rows nobody can use any more from here on. A fork's parent keeps what it has written."""
         with self._ahead_lock:
-            over = {label: ahead for label, ahead in self._ahead.items() if is_over(ahead)}
-            for label, ahead in over.items():
-                del self._ahead[label]
-                if (pace := self._paces.get(label)) is not None:
+            over = [ahead for written in self._ahead.values() for ahead in written if is_over(ahead)]
+            for ahead in over:
+                self._ahead[ahead.label].remove(ahead)
+                if (pace := self._paces.get(ahead.label)) is not None:
                     pace.used = ahead.size - len(ahead.ids)
-        return [ahead.unused for ahead in over.values() if ahead.pid == os.getpid()]
+            self._ahead = {label: written for label, written in self._ahead.items() if written}
+        return [ahead.unused for ahead in over if ahead.pid == os.getpid()]
 
     def _give_back(self) -> None:
         """All that was written ahead and is not used: whoever counts requests wants those that were sent."""
@@ -1909,6 +1939,7 @@ def _ask(
     max_wait_seconds: float,
     work: Spending,
     label: _Label | None,
+    follows: bool,
 ) -> _Ask:
     """The question as the statements want it. Raises ConfigurationError where the cost can never fit."""
     row: dict[str, object] = {
@@ -1929,6 +1960,7 @@ def _ask(
         keep_free=keep_free,
         longest_wait_us=max_wait_seconds * MICROSECONDS,
         label=label,
+        follows=follows,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sqlite3
 import stat
@@ -752,6 +753,32 @@ def test_rows_are_written_ahead_and_those_not_used_are_given_back(path: Path, cl
                 spend(each, 1, windows=THOUSAND)
 
 
+def test_one_writes_the_next_rows_while_the_others_use_those_left(path: Path, clock: ManualClock) -> None:
+    done: queue.Queue[int] = queue.Queue()
+
+    def ask(ledger: Ledger, number: int) -> None:
+        spend(ledger, 1, windows=THOUSAND)
+        done.put(number)
+
+    with closing(Ledger.open(path, clock)) as ledger, closing(sqlite3.connect(path)) as other:
+        spend(ledger, 50, windows=THOUSAND)
+        spent = 50
+        while (left := rows(path) - spent) != 4:  # a quarter of sixteen
+            spend(ledger, 1, windows=THOUSAND)
+            spent += 1
+        asking = [threading.Thread(target=ask, args=(ledger, number)) for number in range(left)]
+        other.execute("BEGIN IMMEDIATE")
+        for thread in asking:
+            thread.start()
+        for _ in range(left - 1):
+            done.get(timeout=20)
+        other.rollback()
+        for thread in asking:
+            thread.join(timeout=20)
+        assert rows(path) > spent + left
+    assert rows(path) == spent + left
+
+
 def test_a_small_plan_has_nothing_written_ahead(path: Path, clock: ManualClock) -> None:
     with closing(Ledger.open(path, clock)) as ledger:
         for number in range(1, 61):
@@ -799,14 +826,14 @@ def test_a_fork_uses_nothing_its_parent_wrote_ahead(path: Path, clock: ManualClo
 def test_killed_processes_have_spent_what_was_written_ahead(path: Path) -> None:
     sent = 0
     for _ in range(3):
-        victim = start(path, ACCOUNT, 5000, "1200/3600")
-        assert victim.stdout is not None
-        victim.stdout.readline()
-        go(victim)
-        for _ in range(100):
-            sent += victim.stdout.readline().startswith("sent")
-        victim.kill()
-        sent += victim.communicate(timeout=30)[0].count("sent")
+        with start(path, ACCOUNT, 5000, "1200/3600") as victim:
+            assert victim.stdout is not None
+            victim.stdout.readline()
+            go(victim)
+            for _ in range(100):
+                sent += victim.stdout.readline().startswith("sent")
+            victim.kill()
+            sent += victim.stdout.read().count("sent")  # communicate() would leave out what readline() read further
     survivor = start(path, ACCOUNT, 1500, "1200/3600")
     sent += survivor.communicate("go\n", timeout=60)[0].count("sent")
     assert rows(path) == 1200
