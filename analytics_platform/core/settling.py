@@ -23,7 +23,7 @@ from typing import Final
 from analytics_platform.core.errors import CursorExpired
 from analytics_platform.core.paging import Page
 
-__all__ = ["BACK_TO", "SETTLED_FROM", "InterruptedCall", "newest_first", "settled_from"]
+__all__ = ["BACK_TO", "SETTLED_FROM", "InterruptedCall", "Moment", "Reached", "newest_first", "settled_from"]
 
 BACK_TO: Final = "back_to"
 SETTLED_FROM: Final = "settled_from"
@@ -68,7 +68,7 @@ def newest_first(
     Raises:
         CursorExpired: a cursor died before the walk got any further than where it began.
     """
-    reached = _Reached(interrupted)
+    reached = Reached(interrupted)
     while True:
         begun_at, pages = reached.begin(), 0
         try:
@@ -82,7 +82,7 @@ def newest_first(
         return
 
 
-class _Reached:
+class Reached:
     """Where the walk is, over all its beginnings."""
 
     def __init__(self, interrupted: InterruptedCall | None) -> None:

@@ -61,7 +61,7 @@ SITE = "shop"
 TICK_SECONDS = 30.0
 LIMITS = {"free": 20, "paid": 100, "addon": 1000}
 SAMPLES = {"free": 0.04, "paid": 0.31, "addon": 1.0}
-SCALES = {"free": 1.0, "paid": 1.0, "addon": 2.03}
+SCALES = {"free": 1.0, "paid": 1.0, "addon": 2.02}
 FIRST_DAY = date(2026, 7, 1)
 ASKED_MINUTES_BEFORE = 30
 """The backfill spends the window half an hour before the daily run begins: the first morning has to wait for it."""

@@ -4,20 +4,21 @@ Belongs here: which calls cover a range of days, resuming them, the sample of vi
 not belong here: the wire (`client`), columns (`tables`), Dagster.
 
 Requests are scarce (20, 100 or 1000 an hour) and cursors die. So a range is one search, newest first: pages are full
-whatever the days hold, days that were passed are complete, and a cut search goes on at the day it had reached, since
-the vendor searches by date (DESIGN §3).
+whatever the days hold, days that were passed are complete, and a cut search goes on in the day it had reached, from its
+other end or by parts of it, since the vendor searches by date (DESIGN §3, `core.day_walk`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, TypeGuard
 
+from analytics_platform.core.day_walk import DayWalk, Facts, Order, Scope
 from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
 from analytics_platform.core.forecast import (
     Alternative,
@@ -30,7 +31,7 @@ from analytics_platform.core.forecast import (
 )
 from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
-from analytics_platform.core.settling import SETTLED_FROM, newest_first
+from analytics_platform.core.settling import SETTLED_FROM
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.strict_json import parse
 from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, SmartlookClient
@@ -83,14 +84,21 @@ def extract_sessions(client: SmartlookClient, extraction: Extraction) -> Iterato
     range is missing, and a surplus row of the days beside it is dropped by the table's day.
     """
 
-    def search(first: date, last: date, call: str) -> Iterator[Page]:
-        filters = (
-            Filter(name="recording_date", operator="after", value=_iso(first - timedelta(days=1))),
-            Filter(name="recording_date", operator="before", value=_iso(last + timedelta(days=1))),
-        )
-        return client.search_sessions(filters, call=call, order="desc")
+    def search(scope: Scope, order: Order, call: str) -> Iterator[Page]:
+        if scope.first_day == scope.last_day:
+            filters = [Filter(name="recording_date", operator="is", value=_iso(scope.first_day))]
+        else:
+            filters = [
+                Filter(name="recording_date", operator="after", value=_iso(scope.first_day - timedelta(days=1))),
+                Filter(name="recording_date", operator="before", value=_iso(scope.last_day + timedelta(days=1))),
+            ]
+        if scope.least is not None:
+            filters.append(Filter(name="session_duration", operator="gte", value=scope.least))
+        if scope.most is not None:
+            filters.append(Filter(name="session_duration", operator="lte", value=scope.most))
+        return client.search_sessions(filters, call=call, order=order)
 
-    return _newest_first("sessions", "startedAt", search, extraction)
+    return _newest_first("sessions", "startedAt", search, extraction, total_field="totalSessionsCount")
 
 
 def extract_visitors(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
@@ -98,32 +106,49 @@ def extract_visitors(client: SmartlookClient, extraction: Extraction) -> Iterato
     to date"].
     """
 
-    def search(first: date, last: date, call: str) -> Iterator[Page]:
-        seen = Filter(name="user_first_seen", operator="in_range", value=(_iso(first), _iso(last)))
-        return client.search_visitors((seen,), call=call, order="desc")
+    def search(scope: Scope, order: Order, call: str) -> Iterator[Page]:
+        days = (_iso(scope.first_day), _iso(scope.last_day))
+        seen = Filter(name="user_first_seen", operator="in_range", value=days)
+        return client.search_visitors((seen,), call=call, order=order)
 
-    return _newest_first("visitors", "firstSeen", search, extraction)
+    return _newest_first("visitors", "firstSeen", search, extraction, total_field="totalVisitorsCount")
 
 
 def _newest_first(
-    field: str, instant_field: str, search: Callable[[date, date, str], Iterator[Page]], extraction: Extraction
+    field: str,
+    instant_field: str,
+    search: Callable[[Scope, Order, str], Iterator[Page]],
+    extraction: Extraction,
+    *,
+    total_field: str,
 ) -> Iterator[Page]:
-    """One search over the range; a cut one goes on at the day it had reached."""
-    call = f"{field}/{extraction.first_day}..{extraction.last_day}"
-    if call in extraction.done_calls:
-        return
+    """One search over the range; a cut one goes on at the other end of the day it had reached (`core.day_walk`)."""
 
-    def walk(back_to: datetime | None) -> Iterator[Page]:
-        last = extraction.last_day if back_to is None else min(extraction.last_day, back_to.date())
-        return search(extraction.first_day, last, call)
+    def facts(page: Page) -> Facts:
+        answer = parse(page.body)
+        total = answer.get(total_field) if isinstance(answer, dict) else None
+        records = _records_of(answer, field)
+        return Facts(
+            moments=list(_moments(instant_field, records)),
+            total=total if isinstance(total, int) and not isinstance(total, bool) else None,
+            measures=[float(value) for value in (record.get("duration") for record in records) if _is_number(value)],
+        )
 
-    yield from newest_first(
-        walk, moments_of=partial(_moments, field, instant_field), interrupted=extraction.interrupted.get(call)
-    )
+    return DayWalk(
+        name=field,
+        first_day=extraction.first_day,
+        last_day=extraction.last_day,
+        search=search,
+        facts=facts,
+        done_calls=extraction.done_calls,
+        interrupted=extraction.interrupted,
+        pages_at_once=PLANS[_plan(extraction.ids)],
+        page_records=MAX_PAGE,
+    ).pages()
 
 
-def _moments(field: str, instant_field: str, page: Page) -> Iterator[tuple[datetime, str]]:
-    for record in _records(page, field):
+def _moments(instant_field: str, records: Iterable[Mapping[str, object]]) -> Iterator[tuple[datetime, str]]:
+    for record in records:
         text = record.get(instant_field)
         try:
             instant = datetime.fromisoformat(text) if isinstance(text, str) else None
@@ -131,6 +156,10 @@ def _moments(field: str, instant_field: str, page: Page) -> Iterator[tuple[datet
             continue
         if instant is not None and instant.tzinfo is not None:
             yield instant, str(record.get("id"))
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
 # -------------------------------------------------------------------------------------------------------------- events
@@ -313,7 +342,10 @@ def _ids(page: Page, field: str) -> list[str]:
 
 
 def _records(page: Page, field: str) -> list[dict[str, object]]:
-    answer = parse(page.body)
+    return _records_of(parse(page.body), field)
+
+
+def _records_of(answer: object, field: str) -> list[dict[str, object]]:
     found = answer.get(field) if isinstance(answer, dict) else None
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 

@@ -1,0 +1,297 @@
+"""A search that can be narrowed by whole days only: how a day goes on that was cut in its middle.
+
+Belongs here: in which order and in which parts such a search is asked, so that every cut leaves the day nearer to its
+end. Does not belong here: searches that can be narrowed to an instant, and what a landed page says about days
+(`core.settling`); a vendor's fields and filters (`vendors/<v>/streams.py`).
+
+Asked again from its newest record, a day that is larger than an hour's quota would be cut at the same place for ever.
+So the day of a cut is asked from its other end, until the two beginnings meet: one page comes twice. A day that is cut
+there too, or that its first page shows to be larger than two quotas, is asked in parts: records whose measure (a
+duration) lies between two values, each part small enough, the values taken from the page at hand. What has no parts
+and fits into a quota is asked once more; what does not is not asked at all, and the reason is said.
+
+What was reached is read from landed pages: their calls' names and stamps. A cursor is never kept (DESIGN section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from itertools import count, pairwise
+from typing import Final, Literal
+
+from analytics_platform.core.errors import ConfigurationError, CursorExpired
+from analytics_platform.core.paging import Page
+from analytics_platform.core.settling import SETTLED_FROM, InterruptedCall, Moment, Reached
+
+__all__ = ["DayWalk", "Facts", "Order", "Scope"]
+
+Order = Literal["asc", "desc"]
+
+_TOTAL: Final = "total"
+_MEASURES: Final = "measures"
+_KEPT_MEASURES: Final = 200
+_MOST_ATTEMPTS: Final = 3
+"""At what has no parts and may, or may not, fit into two quotas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What a search is asked for: whole days and, of those, records whose measure is from `least` to `most` (both
+    included; None is open).
+    """
+
+    first_day: date
+    last_day: date
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether a measure bounds it."""
+        return self.least is not None or self.most is not None
+
+    def __str__(self) -> str:
+        days = f"{self.first_day}..{self.last_day}"
+        bounds = ("" if value is None else f"{value:g}" for value in (self.least, self.most))
+        return f"{days}/{'..'.join(bounds)}" if self.is_part else days
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What one page tells: instant and id of its records, how many the search finds in all, and the records' measures
+    (none where the vendor cannot filter by one).
+    """
+
+    moments: Sequence[Moment]
+    total: int | None = None
+    measures: Sequence[float] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayWalk:
+    """The pages of a search over a range of days, newest first; each call's name begins with `name`.
+
+    Args:
+        search: pages of a scope, by instant; the call they are of.
+        facts: of one page.
+        done_calls, interrupted: as `Extraction` has them.
+        pages_at_once: requests that quota gives at once.
+        page_records: records of a full page.
+    """
+
+    name: str
+    first_day: date
+    last_day: date
+    search: Callable[[Scope, Order, str], Iterable[Page]]
+    facts: Callable[[Page], Facts]
+    done_calls: frozenset[str]
+    interrupted: Mapping[str, InterruptedCall]
+    pages_at_once: int
+    page_records: int
+
+    def pages(self) -> Iterator[Page]:
+        """What is not landed yet, stamped; see `core.settling` for the stamps.
+
+        Raises:
+            ConfigurationError: a day is larger than what quota gives at once, and has no parts.
+            CursorExpired: a cursor died on its first page.
+        """
+        return _Walk(self).pages()
+
+
+class _Walk:
+    """One run over what is left. `_done` and `_open` hold what was landed before and what this run yielded."""
+
+    def __init__(self, plan: DayWalk) -> None:
+        self._plan = plan
+        self._done = set(plan.done_calls)
+        self._open = dict(plan.interrupted)
+
+    def pages(self) -> Iterator[Page]:
+        first, last = self._plan.first_day, self._plan.last_day
+        while last >= first:
+            scope = Scope(first_day=first, last_day=last)
+            call = f"{self._plan.name}/{scope}"
+            yield from self._falling(scope, call)
+            if call in self._done:
+                return
+            back_to = self._back_to(call)
+            day = max(first, min(last, back_to.date()))
+            yield from self._rest_of(Scope(first_day=day, last_day=day), back_to, settles=day)
+            last = day - timedelta(days=1)
+
+    def _falling(
+        self, scope: Scope, call: str, *, settles: date | None = None, survives: bool = True
+    ) -> Iterator[Page]:
+        """From the newest on, until the end or until a cursor dies that it `survives`. What was cut is not asked again,
+        unless the vendor broke its order.
+        """
+        before = self._open.get(call)
+        if call in self._done or (before is not None and before.back_to is not None):
+            return
+        reached = Reached(before)
+        try:
+            for page in self._plan.search(scope, "desc", call):
+                facts = self._plan.facts(page)
+                stamped = reached.stamped(page, facts.moments)
+                yield self._noted(_settling(stamped, settles if page.is_last else None))
+                if not page.is_last and self._is_too_large(scope, facts):
+                    return
+        except CursorExpired:
+            if not survives or (cut := self._open.get(call)) is None or cut.back_to is None:
+                raise
+
+    def _rest_of(self, scope: Scope, back_to: datetime, *, settles: date | None) -> Iterator[Page]:
+        """What is older than an instant of a scope of one day."""
+        call = f"{self._plan.name}/{scope}/rising"
+        yield from self._rising(scope, call, until=back_to, settles=settles)
+        if call not in self._done:
+            yield from self._parts(scope, self._open[call], settles=settles)
+
+    def _rising(
+        self, scope: Scope, call: str, *, until: datetime, settles: date | None, survives: bool = True
+    ) -> Iterator[Page]:
+        """From the oldest on, past an instant; as `_falling`."""
+        if call in self._done or call in self._open:
+            return
+        newest: datetime | None = None
+        is_in_order = True
+        try:
+            for page in self._plan.search(scope, "asc", call):
+                facts = self._plan.facts(page)
+                instants = [instant for instant, _ in facts.moments]
+                # A vendor that breaks the order has to be heard to the end.
+                is_in_order = is_in_order and (newest is None or not instants or min(instants) >= newest)
+                newest = max([*instants, *([newest] if newest is not None else [])], default=None)
+                is_last = page.is_last or (is_in_order and newest is not None and newest > until)
+                known = {**page.context, **_size(facts)}
+                yield self._noted(
+                    _settling(replace(page, is_last=is_last, context=known), settles if is_last else None)
+                )
+                if is_last or self._is_too_large(scope, facts):
+                    return
+        except CursorExpired:
+            if not survives or call not in self._open:
+                raise
+
+    def _parts(self, scope: Scope, cut: InterruptedCall, *, settles: date | None) -> Iterator[Page]:
+        """The whole scope by its parts."""
+        parts = self._parts_of(scope, cut)
+        if parts and not scope.is_part:
+            yield from self._measured(scope)
+        if not parts or (not scope.is_part and self._measured_call(scope) not in self._done):
+            yield from self._again(scope, cut, settles=settles)
+            return
+        for part in parts:
+            call = f"{self._plan.name}/{part}"
+            settled = settles if part is parts[-1] else None
+            yield from self._falling(part, call, settles=settled)
+            if call not in self._done:
+                yield from self._rest_of(part, self._back_to(call), settles=settled)
+
+    def _measured_call(self, scope: Scope) -> str:
+        return f"{self._plan.name}/{scope}/measured"
+
+    def _measured(self, scope: Scope) -> Iterator[Page]:
+        """A record without the measure would be in no part: one page with and one without the filter must tell of as
+        many.
+        """
+        call = self._measured_call(scope)
+        if call in self._done or call in self._open:
+            return
+        totals: list[int | None] = []
+        for asked in (scope, replace(scope, least=0.0)):
+            page = next(iter(self._plan.search(asked, "asc", call)))
+            totals.append(self._plan.facts(page).total)
+            is_last = len(totals) == 2 and None not in totals and totals[0] == totals[1]
+            yield self._noted(replace(page, sequence=len(totals) - 1, is_last=is_last))
+
+    def _again(self, scope: Scope, cut: InterruptedCall, *, settles: date | None) -> Iterator[Page]:
+        """From both ends as before, with nothing gained: a kill or a short hour cut it, and the next may not."""
+        for attempt in count(2):
+            call = f"{self._plan.name}/{scope}/again {attempt}"
+            rising = f"{call}/rising"
+            if call in self._open and rising in self._open:
+                continue
+            self._check_fits(scope, cut, attempt)
+            yield from self._falling(scope, call, settles=settles, survives=False)
+            if call not in self._done:
+                yield from self._rising(scope, rising, until=self._back_to(call), settles=settles, survives=False)
+            if call in self._done or rising in self._done:
+                return
+
+    def _check_fits(self, scope: Scope, cut: InterruptedCall, attempt: int) -> None:
+        total = cut.context.get(_TOTAL)
+        pages = 0 if total is None else self._pages(int(total))
+        at_once = self._plan.pages_at_once
+        if not (0 < pages <= at_once or (attempt <= _MOST_ATTEMPTS and pages <= 2 * at_once)):
+            raise self._too_large(scope, cut)
+
+    def _parts_of(self, scope: Scope, cut: InterruptedCall) -> list[Scope]:
+        """Parts that are small enough, made between the measures of the page the cut was at; none where it has not
+        two different ones.
+
+        The bounds lie between measures, so that no record is in two parts and none is in no part.
+        """
+        values = sorted(float(text) for text in cut.context.get(_MEASURES, "").split())
+        between = [(low + high) / 2 for low, high in pairwise(sorted(set(values)))]
+        total = cut.context.get(_TOTAL)
+        if total is None or not between:
+            return []
+        number = max(2, math.ceil(self._pages(int(total)) / self._most_pages(cut, int(total))))
+        wanted = (values[len(values) * n // number] for n in range(1, number))
+        bounds = sorted({between[max(0, bisect_left(between, value) - 1)] for value in wanted})
+        edges = [scope.least, *bounds, scope.most]
+        return [replace(scope, least=least, most=most) for least, most in pairwise(edges)]
+
+    def _most_pages(self, cut: InterruptedCall, total: int) -> int:
+        """Of one part: half of what quota gives at once, and no more than the last attempt came to."""
+        half = max(1, self._plan.pages_at_once // 2)
+        return half if self._pages(total) > 2 * self._plan.pages_at_once else max(1, min(half, cut.pages))
+
+    def _is_too_large(self, scope: Scope, facts: Facts) -> bool:
+        """A scope of one day that even both of its ends together would not reach."""
+        if scope.first_day != scope.last_day or facts.total is None or len(set(facts.measures)) < 2:
+            return False
+        return self._pages(facts.total) > 2 * self._plan.pages_at_once
+
+    def _too_large(self, scope: Scope, cut: InterruptedCall) -> ConfigurationError:
+        total = cut.context.get(_TOTAL)
+        size = "" if total is None else f" ({total} records, {self._pages(int(total))} requests)"
+        return ConfigurationError(
+            f"{scope.first_day} has more {self._plan.name} than can be asked for under this quota{size}: the vendor "
+            f"finds them by day only, and {self._plan.pages_at_once} requests at a time do not reach through it.",
+            "A plan with more requests reaches through it; what is landed stays. Until then this day stays missing.",
+        )
+
+    def _pages(self, records: int) -> int:
+        return math.ceil(records / self._plan.page_records)
+
+    def _back_to(self, call: str) -> datetime:
+        back_to = self._open[call].back_to
+        if back_to is None:
+            raise AssertionError("unreachable: a walk out of order ends or raises")
+        return back_to
+
+    def _noted(self, page: Page) -> Page:
+        if page.is_last:
+            self._done.add(page.call)
+            self._open.pop(page.call, None)
+        else:
+            self._open[page.call] = InterruptedCall(pages=page.sequence + 1, context=page.context)
+        return page
+
+
+def _settling(page: Page, day: date | None) -> Page:
+    return page if day is None else replace(page, context={**page.context, SETTLED_FROM: day.isoformat()})
+
+
+def _size(facts: Facts) -> dict[str, str]:
+    step = max(1, len(facts.measures) // _KEPT_MEASURES)
+    measures = " ".join(f"{value:g}" for value in sorted(facts.measures)[::step])
+    total = {} if facts.total is None else {_TOTAL: str(facts.total)}
+    return {**total, **({_MEASURES: measures} if measures else {})}
