@@ -15,9 +15,10 @@ import mmap
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -41,6 +42,9 @@ _TEXT_SUFFIXES: Final = (".log", ".out", ".err", ".txt", ".json", ".jsonl", ".cs
 _ERASED: Final = b"[erased]"
 _LEFT: Final = rb"(?:(?<![0-9a-z])|(?<=%[0-9a-f]{2})|(?<=\\[nrt]))"
 _RIGHT: Final = rb"(?![0-9a-z])"
+_BLOCK_BYTES: Final = 16 << 20
+_FILES_AT_ONCE: Final = 200
+_FILE_COLUMN: Final = "searched_file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +68,27 @@ class Needles:
         joined = b"|".join(re.escape(text.encode("utf-8", "surrogatepass")) for text in spelled)
         self.pattern = re.compile(_LEFT + b"(?:" + joined + b")" + _RIGHT, re.IGNORECASE) if spelled else None
         self.packed_pattern = re.compile(joined, re.IGNORECASE) if spelled else None
+        # Neither edges nor case: a tenth of the time of `pattern`, in content that is lower case already.
+        self._quick_pattern = re.compile(joined) if spelled else None
+        self._overlap = max((len(text.encode("utf-8", "surrogatepass")) for text in spelled), default=1) - 1
         # DuckDB's expressions have no look-around: it pre-selects, `pattern` decides.
         self.engine_pattern = "|".join(re.escape(text) for text in spelled) if spelled else None
 
     def count(self, content: Any, *, packed: bool = False) -> int:
         """How often one of the values stands in bytes (also a memory map), by itself or, `packed`, in the middle."""
         pattern = self.packed_pattern if packed else self.pattern
-        return sum(1 for _ in pattern.finditer(content)) if pattern else 0
+        return sum(1 for _ in pattern.finditer(content)) if pattern and self.may_be_in(content) else 0
+
+    def may_be_in(self, content: Any) -> bool:
+        """Whether one of the values stands in bytes (also a memory map), edges aside: False is certain."""
+        if self._quick_pattern is None:
+            return False
+        if isinstance(content, bytes):
+            return self._quick_pattern.search(content.lower()) is not None
+        return any(
+            self._quick_pattern.search(content[start : start + _BLOCK_BYTES + self._overlap].lower())
+            for start in range(0, len(content), _BLOCK_BYTES)
+        )
 
     def is_in_json(self, content: bytes) -> bool:
         """Whether one of the values stands in a JSON document, numbers as whole values."""
@@ -105,14 +123,54 @@ def search_home(root: Path, keys: Iterable[Key], *, without: Iterable[Path] = ()
     if needles.is_empty:
         return []
     left_out = {path.resolve() for path in without}
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
     hits: list[Hit] = []
     with closing(connect()) as engine:
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and not path.is_symlink() and path.resolve() not in left_out:
-                found = Counter(dict(_search_file(path, needles, engine)))
+        empty = _without_rows(engine, [path for path in paths if path.suffix == ".parquet"], needles)
+        for path in paths:
+            if path.resolve() not in left_out:
+                found = Counter(dict(_search_file(path, needles, engine, has_rows=path not in empty)))
                 name = str(path.relative_to(root))
                 hits += [Hit(path=name, how=how, count=count) for how, count in sorted(found.items()) if count]
     return hits
+
+
+def _without_rows(engine: duckdb.DuckDBPyConnection, paths: Sequence[Path], needles: Needles) -> set[Path]:
+    """Parquet files no row of which holds a value, many files of a table in one statement: a statement costs more than
+    a small file. Files that cannot be read together are left to be read one by one.
+    """
+    clean: set[Path] = set()
+    for _, group in groupby(paths, key=lambda path: path.parent.parent):
+        of_table = list(group)
+        for start in range(0, len(of_table), _FILES_AT_ONCE):
+            files = of_table[start : start + _FILES_AT_ONCE]
+            listed = ", ".join(f"'{_escaped(path)}'" for path in files)
+            options = f"hive_partitioning = false, union_by_name = true, filename = '{_FILE_COLUMN}'"
+            source = f"read_parquet([{listed}], {options})"
+            try:
+                found = _files_with(engine, source, needles)
+            except duckdb.Error:
+                continue
+            clean |= {path for path in files if str(path) not in found}
+    return clean
+
+
+def _files_with(engine: duckdb.DuckDBPyConnection, source: str, needles: Needles) -> set[str]:
+    columns = [row[0] for row in engine.execute(f"DESCRIBE FROM {source}").fetchall() if row[0] != _FILE_COLUMN]
+    tests: list[str] = []
+    values: list[Any] = []
+    if needles.engine_pattern is not None:
+        record = f"struct_pack(*COLUMNS(* EXCLUDE {_FILE_COLUMN}))"
+        tests.append(f"regexp_matches(lower(CAST({record} AS VARCHAR)), ?)")
+        values.append(needles.engine_pattern)
+    if needles.numbers:
+        ids = [name for name in columns if _ID_COLUMN.search(name)]
+        tests += [f"list_contains(?, CAST({_name(name)} AS VARCHAR))" for name in ids]
+        values += [needles.numbers] * len(ids)
+    if not tests:
+        return set()
+    wanted = f"SELECT DISTINCT {_FILE_COLUMN} FROM {source} WHERE {' OR '.join(tests)}"
+    return {str(row[0]) for row in engine.execute(wanted, values).fetchall()}
 
 
 def by_store(hits: Iterable[Hit]) -> dict[str, int]:
@@ -121,7 +179,9 @@ def by_store(hits: Iterable[Hit]) -> dict[str, int]:
     return dict(sorted(Counter(path.split("/", 1)[0] for path in files).items()))
 
 
-def _search_file(path: Path, needles: Needles, engine: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, int]]:
+def _search_file(
+    path: Path, needles: Needles, engine: duckdb.DuckDBPyConnection, *, has_rows: bool
+) -> Iterator[tuple[str, int]]:
     try:
         if path.stat().st_size == 0:
             return
@@ -133,7 +193,7 @@ def _search_file(path: Path, needles: Needles, engine: duckdb.DuckDBPyConnection
         return  # a log or shard that its owner removed meanwhile
     try:
         if is_database:
-            in_rows, near = _in_rows(engine, path, magic, needles)
+            in_rows, near = _in_rows(engine, path, magic, needles) if has_rows else (0, 0)
             yield "rows", in_rows
             # Packed strings have no edges: shop-12 is in the bytes of shop-123. A row that explains it is the reason.
             yield "bytes", 0 if near and not in_rows else in_bytes
@@ -220,6 +280,8 @@ def _in_sqlite_rows(uri: str, needles: Needles) -> tuple[int, int]:
         for table, columns in _sqlite_tables(connection):
             for row in connection.execute(f"SELECT {', '.join(map(_name, columns))} FROM {_name(table)}"):
                 cells = [content for value in row if (content := _as_bytes(value))]
+                if not needles.may_be_in(b"\0".join(cells)):
+                    continue
                 exact = any(needles.count(content) for content in cells)
                 found += exact
                 near += not exact and any(needles.count(content, packed=True) for content in cells)

@@ -2,7 +2,9 @@
 
 Belongs here: the list of commands and the page around what they print. Does not belong here: measuring.
 
-    python -m analytics_platform_tests.simulation.figures [--short]
+    python -m analytics_platform_tests.simulation.figures [--short] [--only NAME]
+
+A part that is run by itself takes its own place on the page; the others stay with their dates.
 """
 
 from __future__ import annotations
@@ -27,10 +29,16 @@ class Benchmark:
     """One command, its arguments in full and in short, and what it shows."""
 
     module: str
+    name: str = ""
     title: str
     shows: str
     arguments: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What `--only` calls it."""
+        return self.name or self.module
 
 
 BENCHMARKS = (
@@ -65,6 +73,7 @@ BENCHMARKS = (
     *(
         Benchmark(
             module="quota_month",
+            name=f"quota_month_{plan}",
             title=f"A month of five vendors under kills, Smartlook plan {plan}",
             shows="No window exceeded and no answer 429, four processes, forty of them killed.",
             arguments=("--plan", plan, "--days", "30", "--kills", "40"),
@@ -76,8 +85,8 @@ BENCHMARKS = (
 
 _HEAD = """# Quota: the figures
 
-Written by `make bench-quota` ({command}); do not edit. {when} UTC on {machine}; load average {load} when it began.
-What is promised is in `core/quota.py`, what is planned and resumed in `core/planning.py` and `core/resuming.py`.
+Written by `make bench-quota`; do not edit. What is promised is in `core/quota.py`, what is planned and resumed in
+`core/planning.py` and `core/resuming.py`, how a large day is asked in `core/day_walk.py`.
 """
 
 
@@ -85,13 +94,22 @@ def section(benchmark: Benchmark, *, is_short: bool) -> tuple[str, bool]:
     """Run one; its part of the page, and whether it held what it shows."""
     arguments = benchmark.short if is_short else benchmark.arguments
     command = [sys.executable, "-m", f"{_PACKAGE}.{benchmark.module}", *arguments]
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}, load average {load} when it began"
     begun = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     seconds = time.monotonic() - begun
     verdict = "Held" if done.returncode == 0 else "**Not held**"
     shown = f"python -m {_PACKAGE}.{benchmark.module} {' '.join(arguments)}".strip()
-    text = f"\n## {benchmark.title}\n\n{benchmark.shows} {verdict}, in {seconds:.0f} s.\n\n    $ {shown}\n"
+    text = f"\n## {benchmark.title}\n\n{benchmark.shows} {verdict}, in {seconds:.0f} s. {when}.\n\n    $ {shown}\n"
     return text + "".join(f"    {line}\n" for line in done.stdout.splitlines()), done.returncode == 0
+
+
+def sections_of(page: Path) -> dict[str, str]:
+    """The parts of a page as it is, by title."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    _, *parts = text.split("\n## ")
+    return {part.partition("\n")[0]: f"\n## {part.rstrip()}\n" for part in parts}
 
 
 def machine() -> str:
@@ -104,20 +122,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run all or some, write the page; fails where one did not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="minutes instead of an hour")
-    parser.add_argument("--only", action="append", choices=sorted({b.module for b in BENCHMARKS}))
+    parser.add_argument("--only", action="append", choices=sorted(benchmark.key for benchmark in BENCHMARKS))
     parser.add_argument("--to", type=Path, default=_PAGE)
     chosen = parser.parse_args(arguments)
-    name = f"python -m {_PACKAGE}.figures{' --short' if chosen.short else ''}"
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    page = _HEAD.format(command=f"`{name}`", when=f"{datetime.now(UTC):%Y-%m-%d %H:%M}", machine=machine(), load=load)
     all_held = True
     for benchmark in BENCHMARKS:
-        if chosen.only and benchmark.module not in chosen.only:
+        if chosen.only and benchmark.key not in chosen.only:
             continue
         text, is_held = section(benchmark, is_short=chosen.short)
-        page += text
         all_held &= is_held
-        chosen.to.write_text(page, encoding="utf-8")
+        known = {**sections_of(chosen.to), benchmark.title: text}
+        ordered = [known[each.title] for each in BENCHMARKS if each.title in known]
+        chosen.to.write_text("".join([_HEAD, *ordered]), encoding="utf-8")
     return int(not all_held)
 
 
