@@ -27,7 +27,7 @@ from analytics_platform.core.errors import ConfigurationError, CursorExpired
 from analytics_platform.core.paging import Page
 from analytics_platform.core.settling import SETTLED_FROM, InterruptedCall, Moment, Reached
 
-__all__ = ["DayWalk", "Facts", "Order", "Scope"]
+__all__ = ["DayWalk", "Order", "Scope", "Size"]
 
 Order = Literal["asc", "desc"]
 
@@ -61,12 +61,11 @@ class Scope:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What one page tells: instant and id of its records, how many the search finds in all, and the records' measures
+class Size:
+    """What one page tells of a search's size: how many records it finds in all, and the measures of the page's own
     (none where the vendor cannot filter by one).
     """
 
-    moments: Sequence[Moment]
     total: int | None = None
     measures: Sequence[float] = ()
 
@@ -77,7 +76,8 @@ class DayWalk:
 
     Args:
         search: pages of a scope, by instant; the call they are of.
-        facts: of one page.
+        moments_of: instant (aware) and id of each record of a page.
+        size_of: asked where a day may have to be cut into parts, which is seldom.
         done_calls, interrupted: as `Extraction` has them.
         pages_at_once: requests that quota gives at once.
         page_records: records of a full page.
@@ -87,7 +87,8 @@ class DayWalk:
     first_day: date
     last_day: date
     search: Callable[[Scope, Order, str], Iterable[Page]]
-    facts: Callable[[Page], Facts]
+    moments_of: Callable[[Page], Iterable[Moment]]
+    size_of: Callable[[Page], Size]
     done_calls: frozenset[str]
     interrupted: Mapping[str, InterruptedCall]
     pages_at_once: int
@@ -136,10 +137,9 @@ class _Walk:
         reached = Reached(before)
         try:
             for page in self._plan.search(scope, "desc", call):
-                facts = self._plan.facts(page)
-                stamped = reached.stamped(page, facts.moments)
+                stamped = reached.stamped(page, self._plan.moments_of(page))
                 yield self._noted(_settling(stamped, settles if page.is_last else None))
-                if not page.is_last and self._is_too_large(scope, facts):
+                if stamped.sequence == 0 and not page.is_last and self._is_too_large(scope, page):
                     return
         except CursorExpired:
             if not survives or (cut := self._open.get(call)) is None or cut.back_to is None:
@@ -162,17 +162,14 @@ class _Walk:
         is_in_order = True
         try:
             for page in self._plan.search(scope, "asc", call):
-                facts = self._plan.facts(page)
-                instants = [instant for instant, _ in facts.moments]
+                instants = [instant for instant, _ in self._plan.moments_of(page)]
                 # A vendor that breaks the order has to be heard to the end.
                 is_in_order = is_in_order and (newest is None or not instants or min(instants) >= newest)
                 newest = max([*instants, *([newest] if newest is not None else [])], default=None)
                 is_last = page.is_last or (is_in_order and newest is not None and newest > until)
-                known = {**page.context, **_size(facts)}
-                yield self._noted(
-                    _settling(replace(page, is_last=is_last, context=known), settles if is_last else None)
-                )
-                if is_last or self._is_too_large(scope, facts):
+                sized = replace(page, is_last=is_last, context={**page.context, **self._size(page)})
+                yield self._noted(_settling(sized, settles if is_last else None))
+                if is_last or self._is_too_large(scope, page):
                     return
         except CursorExpired:
             if not survives or call not in self._open:
@@ -206,7 +203,7 @@ class _Walk:
         totals: list[int | None] = []
         for asked in (scope, replace(scope, least=0.0)):
             page = next(iter(self._plan.search(asked, "asc", call)))
-            totals.append(self._plan.facts(page).total)
+            totals.append(self._plan.size_of(page).total)
             is_last = len(totals) == 2 and None not in totals and totals[0] == totals[1]
             yield self._noted(replace(page, sequence=len(totals) - 1, is_last=is_last))
 
@@ -253,11 +250,21 @@ class _Walk:
         half = max(1, self._plan.pages_at_once // 2)
         return half if self._pages(total) > 2 * self._plan.pages_at_once else max(1, min(half, cut.pages))
 
-    def _is_too_large(self, scope: Scope, facts: Facts) -> bool:
+    def _is_too_large(self, scope: Scope, page: Page) -> bool:
         """A scope of one day that even both of its ends together would not reach."""
-        if scope.first_day != scope.last_day or facts.total is None or len(set(facts.measures)) < 2:
+        if scope.first_day != scope.last_day:
             return False
-        return self._pages(facts.total) > 2 * self._plan.pages_at_once
+        size = self._plan.size_of(page)
+        if size.total is None or len(set(size.measures)) < 2:
+            return False
+        return self._pages(size.total) > 2 * self._plan.pages_at_once
+
+    def _size(self, page: Page) -> dict[str, str]:
+        size = self._plan.size_of(page)
+        step = max(1, len(size.measures) // _KEPT_MEASURES)
+        measures = " ".join(f"{value:g}" for value in sorted(size.measures)[::step])
+        total = {} if size.total is None else {_TOTAL: str(size.total)}
+        return {**total, **({_MEASURES: measures} if measures else {})}
 
     def _too_large(self, scope: Scope, cut: InterruptedCall) -> ConfigurationError:
         total = cut.context.get(_TOTAL)
@@ -288,10 +295,3 @@ class _Walk:
 
 def _settling(page: Page, day: date | None) -> Page:
     return page if day is None else replace(page, context={**page.context, SETTLED_FROM: day.isoformat()})
-
-
-def _size(facts: Facts) -> dict[str, str]:
-    step = max(1, len(facts.measures) // _KEPT_MEASURES)
-    measures = " ".join(f"{value:g}" for value in sorted(facts.measures)[::step])
-    total = {} if facts.total is None else {_TOTAL: str(facts.total)}
-    return {**total, **({_MEASURES: measures} if measures else {})}

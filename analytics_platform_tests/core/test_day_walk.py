@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytics_platform.core.clock import ManualClock
-from analytics_platform.core.day_walk import DayWalk, Facts, Order, Scope
+from analytics_platform.core.day_walk import DayWalk, Order, Scope, Size
 from analytics_platform.core.errors import ConfigurationError, CursorExpired, QuotaExhausted
 from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import Lake
@@ -105,10 +105,14 @@ class Vendor:
             )
 
 
-def facts(page: Page) -> Facts:
+def moments(page: Page) -> Iterator[tuple[datetime, str]]:
+    for visit in json.loads(page.body)["visits"]:
+        yield datetime.fromisoformat(visit["at"]), str(visit["id"])
+
+
+def size(page: Page) -> Size:
     answer = json.loads(page.body)
-    return Facts(
-        moments=[(datetime.fromisoformat(visit["at"]), str(visit["id"])) for visit in answer["visits"]],
+    return Size(
         total=answer["total"],
         measures=[visit["seconds"] for visit in answer["visits"] if visit["seconds"] is not None],
     )
@@ -130,7 +134,8 @@ class Home:
             first_day=extraction.first_day,
             last_day=extraction.last_day,
             search=client.search,
-            facts=facts,
+            moments_of=moments,
+            size_of=size,
             done_calls=extraction.done_calls,
             interrupted=extraction.interrupted,
             pages_at_once=self._pages_at_once,

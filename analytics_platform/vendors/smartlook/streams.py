@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Final, TypeGuard
 
-from analytics_platform.core.day_walk import DayWalk, Facts, Order, Scope
+from analytics_platform.core.day_walk import DayWalk, Order, Scope, Size
 from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
 from analytics_platform.core.forecast import (
     Alternative,
@@ -124,14 +124,13 @@ def _newest_first(
 ) -> Iterator[Page]:
     """One search over the range; a cut one goes on at the other end of the day it had reached (`core.day_walk`)."""
 
-    def facts(page: Page) -> Facts:
+    def size_of(page: Page) -> Size:
         answer = parse(page.body)
         total = answer.get(total_field) if isinstance(answer, dict) else None
-        records = _records_of(answer, field)
-        return Facts(
-            moments=list(_moments(instant_field, records)),
+        durations = (record.get("duration") for record in _records_of(answer, field))
+        return Size(
             total=total if isinstance(total, int) and not isinstance(total, bool) else None,
-            measures=[float(value) for value in (record.get("duration") for record in records) if _is_number(value)],
+            measures=[float(value) for value in durations if _is_number(value)],
         )
 
     return DayWalk(
@@ -139,7 +138,8 @@ def _newest_first(
         first_day=extraction.first_day,
         last_day=extraction.last_day,
         search=search,
-        facts=facts,
+        moments_of=partial(_moments, field, instant_field),
+        size_of=size_of,
         done_calls=extraction.done_calls,
         interrupted=extraction.interrupted,
         pages_at_once=PLANS[_plan(extraction.ids)],
@@ -147,8 +147,8 @@ def _newest_first(
     ).pages()
 
 
-def _moments(instant_field: str, records: Iterable[Mapping[str, object]]) -> Iterator[tuple[datetime, str]]:
-    for record in records:
+def _moments(field: str, instant_field: str, page: Page) -> Iterator[tuple[datetime, str]]:
+    for record in _records(page, field):
         text = record.get(instant_field)
         try:
             instant = datetime.fromisoformat(text) if isinstance(text, str) else None
