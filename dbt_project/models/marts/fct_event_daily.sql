@@ -1,9 +1,12 @@
+{#- What a counter tells of a date depends on both snapshots around it. -#}
+{%- set margin_rows, margin_days = "day_basis = 'snapshot'", var('counter_known_dates') - 1 -%}
+
 {{
     config(
         materialized='incremental',
         incremental_strategy='replace_window',
         on_schema_change='append_new_columns',
-        meta={'window_column': 'stat_date'}
+        meta={'window_column': 'stat_date', 'margin_rows': margin_rows, 'margin_days': margin_days}
     )
 }}
 
@@ -67,7 +70,7 @@ final as (
         is_list_cut,
         is_delta_bounded
     from unioned
-    where {{ in_window('stat_date') }}
+    where {{ in_replaced_window('stat_date', margin_rows, margin_days) }}
 
 )
 
