@@ -59,8 +59,7 @@ class Model:
     kind: str
     sql: str
     window_column: str | None
-    margin_rows: str | None
-    margin_days: int
+    margin: Mapping[str, Any]
     columns: Mapping[str, str]
     is_mart: bool
     python_file: Path | None = None
@@ -133,8 +132,7 @@ def _model(node: Mapping[str, Any], sql: str) -> Model:
         kind="python" if is_python else config["materialized"],
         sql=sql,
         window_column=config["meta"].get("window_column"),
-        margin_rows=config["meta"].get("margin_rows"),
-        margin_days=config["meta"].get("margin_days", 0),
+        margin=config["meta"].get("margin", {}),
         columns={name: column["data_type"] for name, column in node["columns"].items()} if contract else {},
         is_mart=node["fqn"][1] == "marts",
         python_file=PROJECT / node["original_file_path"] if is_python else None,
@@ -264,6 +262,29 @@ class Rebuilder:
             except duckdb.Error as error:
                 raise AssertionError(f"{model.name}: {error}") from error
 
+    def alone(self, model_name: str, inputs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        """Rows of one mart over rows of the marts it reads: columns a row does not name are NULL."""
+        name = "alone"
+        models = {model.name: model for model in self.project.models}
+        self.new_warehouse(name)
+        try:
+            for upstream, given in inputs.items():
+                columns = models[upstream].columns
+                typed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+                self.connection.execute(f"CREATE TABLE {name}.{models[upstream].relation} ({typed})")
+                if given:
+                    self.connection.executemany(
+                        f"INSERT INTO {name}.{models[upstream].relation} VALUES ({', '.join('?' * len(columns))})",
+                        [[row.get(column) for column in columns] for row in given],
+                    )
+            mart = models[model_name]
+            self._run_sql(mart, self.localised(mart.sql, name, None), f"{name}.{mart.relation}", None)
+            found = self.connection.execute(f"FROM {name}.{mart.relation}")
+            titles = [column[0] for column in found.description]
+            return [dict(zip(titles, row, strict=True)) for row in found.fetchall()]
+        finally:
+            self.drop_warehouse(name)
+
     def _run_sql(self, model: Model, sql: str, target: str, window: Window | None) -> None:
         if model.kind == "view":
             self.connection.execute(f"CREATE OR REPLACE VIEW {target} AS {sql}")
@@ -355,12 +376,14 @@ def _moved(column: str, kind: str, days: int) -> str:
 def _replaced(model: Model, window: Window) -> str:
     """The rows a build of a window replaces (macro in_replaced_window)."""
 
-    def within(days: int) -> str:
-        first, last = window[0] - timedelta(days=days), window[1] + timedelta(days=days)
+    def within(before: int, after: int) -> str:
+        first, last = window[0] - timedelta(days=before), window[1] + timedelta(days=after)
         return f"{model.window_column} BETWEEN DATE '{first}' AND DATE '{last}'"
 
-    margin = f" OR ({model.margin_rows} AND {within(model.margin_days)})" if model.margin_rows else ""
-    return within(0) + margin
+    if not model.margin:
+        return within(0, 0)
+    margin = within(model.margin["before"], model.margin["after"])
+    return f"{within(0, 0)} OR ({model.margin.get('rows', 'true')} AND {margin})"
 
 
 def _with_window(sql: str, window: Window | None) -> str:

@@ -3,8 +3,9 @@
     `delete+insert` by key would keep rows that vanished from the lake (a correction, an erased visitor, a removed site).
     The model names its local-date column in `meta.window_column` and filters by `in_window` always, also on its first build.
 
-    Rows that depend on lake days further away than the run's window reaches are replaced with a margin: the model says which
-    (`meta.margin_rows`, a condition on its own columns) and how many days (`meta.margin_days`), and selects by `in_replaced_window`.
+    Rows that depend on lake days further away than the run's window reaches are replaced with a margin: `meta.margin` says how many days
+    before and after the window (`before`, `after`) and, where that is not so for every row, for which (`rows`, a condition on the model's
+    own columns). The model then filters by `in_replaced_window` with the same margin.
 -#}
 {% macro get_incremental_replace_window_sql(arg_dict) %}
     {%- set meta = config.get('meta', {}) -%}
@@ -12,14 +13,14 @@
         {{ exceptions.raise_compiler_error('replace_window needs meta.window_column on ' ~ this.identifier) }}
     {%- endif %}
     delete from {{ arg_dict['target_relation'] }}
-    where {{ in_replaced_window(meta['window_column'], meta.get('margin_rows'), meta.get('margin_days', 0)) }};
+    where {{ in_replaced_window(meta['window_column'], meta.get('margin', {})) }};
 
     insert into {{ arg_dict['target_relation'] }} by name
     select * from {{ arg_dict['temp_relation'] }}
 {% endmacro %}
 
-{#- True for the rows a build replaces: those of the window, and those that `margin_rows` names within `margin_days` of it. -#}
-{% macro in_replaced_window(window_column, margin_rows=none, margin_days=0) -%}
+{#- True for the rows a build replaces: those of the window, and those within the margin of it. -#}
+{% macro in_replaced_window(window_column, margin) -%}
     ({{ in_window(window_column) }}
-    {%- if margin_rows %} or ({{ margin_rows }} and {{ in_window(window_column, margin_days) }}){% endif %})
+    {%- if margin %} or ({{ margin.get('rows', 'true') }} and {{ in_window(window_column, margin['before'], margin['after']) }}){% endif %})
 {%- endmacro %}

@@ -1,12 +1,13 @@
 {#- What a counter tells of a date depends on both snapshots around it. -#}
-{%- set margin_rows, margin_days = "day_basis = 'snapshot'", var('counter_known_dates') - 1 -%}
+{%- set margin_dates = var('counter_known_dates') - 1 -%}
+{%- set margin = {'before': margin_dates, 'after': margin_dates, 'rows': "day_basis = 'snapshot'"} -%}
 
 {{
     config(
         materialized='incremental',
         incremental_strategy='replace_window',
         on_schema_change='append_new_columns',
-        meta={'window_column': 'stat_date', 'margin_rows': margin_rows, 'margin_days': margin_days}
+        meta={'window_column': 'stat_date', 'margin': margin}
     )
 }}
 
@@ -70,7 +71,7 @@ final as (
         is_list_cut,
         is_delta_bounded
     from unioned
-    where {{ in_replaced_window('stat_date', margin_rows, margin_days) }}
+    where {{ in_replaced_window('stat_date', margin) }}
 
 )
 
