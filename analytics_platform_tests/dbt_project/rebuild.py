@@ -152,6 +152,7 @@ class Rebuilder:
         self._names = {f"{vendor}/{table}": f"lake.{vendor}__{table}" for vendor, table in table_specs()}
         for vendor, table in table_specs():
             self._fill_pool(vendor, table)
+        self.connection.execute("CREATE TABLE lake.files (vendor VARCHAR, site VARCHAR, day DATE, file VARCHAR)")
         self._copy_file("_blocked/partitions.parquet", "lake.blocked", empty=True)
         self._copy_file("_config/sites.parquet", "lake.sites")
         for path in sorted(path for path in (project.root / "_ops").iterdir() if not path.name.startswith(".")):
@@ -176,8 +177,7 @@ class Rebuilder:
             "union_by_name = true, hive_types = {'site': VARCHAR, 'day': DATE}) WHERE site <> '_anchor'"
         )
         described = self.connection.execute(f"DESCRIBE pool.raw_{name}").fetchall()
-        is_snapshot = any(column == "snapshot_date" for column, *_ in described)
-        for index, days in enumerate(_SNAPSHOT_SHIFTS if is_snapshot else _SHIFTS):
+        for index, days in enumerate(_shifts(vendor)):
             moved = ", ".join(_moved(column, kind, days) for column, kind, *_ in described)
             start = f"CREATE TABLE pool.{name} AS" if index == 0 else f"INSERT INTO pool.{name}"
             self.connection.execute(f"{start} SELECT {moved}, 'first' AS state FROM pool.raw_{name}")
@@ -195,14 +195,18 @@ class Rebuilder:
         )
 
     def _partition_keys(self) -> list[tuple[str, str, date]]:
-        """(vendor, site, day) of every partition the pool knows."""
-        selects = " UNION ".join(
-            f"SELECT '{vendor}' AS vendor, site, day FROM pool.{vendor}__{table}" for vendor, table in table_specs()
-        )
-        return [tuple(row) for row in self.connection.execute(f"{selects} ORDER BY ALL").fetchall()]
+        """(vendor, site, day) of every partition the pool knows; a file without rows is a partition too."""
+        self.load_fixture()
+        found = self.connection.execute("SELECT DISTINCT vendor, site, day FROM lake.files WHERE site <> '_anchor'")
+        shifted = {
+            (vendor, site, day + timedelta(days=days))
+            for vendor, site, day in found.fetchall()
+            for days in _shifts(vendor)
+        }
+        return sorted(shifted)
 
     def empty_lake(self) -> None:
-        for table in [*self._names.values(), "lake.blocked"]:
+        for table in [*self._names.values(), "lake.blocked", "lake.files"]:
             self.connection.execute(f"DELETE FROM {table}")
 
     def load_fixture(self) -> None:
@@ -210,6 +214,12 @@ class Rebuilder:
         self.empty_lake()
         for name in self._names.values():
             self.connection.execute(f"INSERT INTO {name} FROM pool.raw_{name.removeprefix('lake.')}")
+        self.connection.execute(
+            "INSERT INTO lake.files SELECT part[1], part[2], part[3]::DATE, file FROM (SELECT file, "
+            "regexp_extract(file, '/([^/]+)/[^/]+/site=([^/]+)/day=([^/]+)/', ['1', '2', '3']) AS found, "
+            "[found['1'], found['2'], found['3']] AS part "
+            f"FROM glob('{self.project.root}/[!_]*/*/site=*/day=*/part.parquet'))"
+        )
         blocked = f"read_parquet('{self.project.root}/_blocked/partitions.parquet')"
         self.connection.execute(f"INSERT INTO lake.blocked FROM {blocked}")
 
@@ -220,12 +230,18 @@ class Rebuilder:
             f"DELETE FROM lake.blocked WHERE vendor = '{landing.vendor}' AND site_key = '{landing.site}' "
             f"AND partition_date = DATE '{landing.day}'"
         )
+        self.connection.execute(f"DELETE FROM lake.files WHERE vendor = '{landing.vendor}' AND {where}")
         for vendor, table in table_specs():
             if vendor != landing.vendor:
                 continue
             name = f"{vendor}__{table}"
             self.connection.execute(f"DELETE FROM lake.{name} WHERE {where}")
             if landing.state != "removed":
+                path = f"{vendor}/{table}/site={landing.site}/day={landing.day}/part.parquet"
+                self.connection.execute(
+                    "INSERT INTO lake.files VALUES (?, ?, ?, ?)",
+                    [vendor, landing.site, landing.day, f"{self.project.root}/{path}"],
+                )
                 state = "first" if landing.state == "blocked" else landing.state
                 self.connection.execute(
                     f"INSERT INTO lake.{name} SELECT * EXCLUDE (state) FROM pool.{name} "
@@ -330,6 +346,12 @@ class Rebuilder:
         sql = re.sub(
             rf"read_parquet\(\s*'{root}/([^']*)'[^()]*\)", lambda found: self._lake_relation(found.group(1)), sql
         )
+        sql = re.sub(
+            rf"glob\('{root}/([^/']*)/([^/']*)/[^']*'\)",
+            rf"(SELECT file FROM lake.files WHERE file LIKE '%/\1/\2/site=%') AS landed",
+            sql,
+        )
+        assert str(self.project.root) not in sql, "a model reads the lake on disk"
         return _with_window(sql.replace('"warehouse".', f"{name}."), window)
 
     def _lake_relation(self, path: str) -> str:
@@ -356,6 +378,11 @@ class Rebuilder:
             if count:
                 found[model.name] = int(count)
         return found
+
+
+def _shifts(vendor: str) -> tuple[int, ...]:
+    is_snapshot = any(spec.day_basis == "snapshot" for (name, _), spec in table_specs().items() if name == vendor)
+    return _SNAPSHOT_SHIFTS if is_snapshot else _SHIFTS
 
 
 def _moved(column: str, kind: str, days: int) -> str:
