@@ -181,9 +181,7 @@ class Rebuilder:
             moved = ", ".join(_moved(column, kind, days) for column, kind, *_ in described)
             start = f"CREATE TABLE pool.{name} AS" if index == 0 else f"INSERT INTO pool.{name}"
             self.connection.execute(f"{start} SELECT {moved}, 'first' AS state FROM pool.raw_{name}")
-        corrected = ", ".join(
-            f'"{column}" + 1 AS "{column}"' if column in _MEASURES else f'"{column}"' for column, *_ in described
-        )
+        corrected = ", ".join(_restated(column) for column, *_ in described)
         self.connection.execute(self._corrected(name, corrected))
         self.connection.execute(f"CREATE TABLE lake.{name} AS SELECT * EXCLUDE (state) FROM pool.{name} LIMIT 0")
 
@@ -348,7 +346,7 @@ class Rebuilder:
         )
         sql = re.sub(
             rf"glob\('{root}/([^/']*)/([^/']*)/[^']*'\)",
-            rf"(SELECT file FROM lake.files WHERE file LIKE '%/\1/\2/site=%') AS landed",
+            r"(SELECT file FROM lake.files WHERE file LIKE '%/\1/\2/site=%') AS landed",
             sql,
         )
         assert str(self.project.root) not in sql, "a model reads the lake on disk"
@@ -378,6 +376,12 @@ class Rebuilder:
             if count:
                 found[model.name] = int(count)
         return found
+
+
+def _restated(column: str) -> str:
+    if column in _MEASURES:
+        return f'"{column}" + 1 AS "{column}"'
+    return f"'America/New_York' AS {column}" if column == "domain_timezone" else f'"{column}"'
 
 
 def _shifts(vendor: str) -> tuple[int, ...]:
