@@ -57,7 +57,7 @@ def extract_daily_stats(client: PirschClient, extraction: Extraction) -> Iterato
 
 
 def _domain_timezone(client: PirschClient, extraction: Extraction) -> dict[str, str]:
-    """`domain_timezone` as it is now, for a page's context; empty where credentials or the API's edition do not tell."""
+    """`domain_timezone` as it is now, for a page's context; empty where credentials or the API's edition tell none."""
     try:
         domains = client.domains()
     except (NotFound, PermissionDenied) as error:
