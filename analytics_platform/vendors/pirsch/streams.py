@@ -11,7 +11,7 @@ range.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -25,6 +25,7 @@ from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.pirsch.client import (
     MAX_DAYS_PER_SERIES,
     BreakdownMethod,
+    Domain,
     PirschClient,
     StatisticsFilter,
     call_name,
@@ -46,23 +47,35 @@ def extract_daily_stats(client: PirschClient, extraction: Extraction) -> Iterato
         ConfigurationError: the site has no domain_id.
         VendorError: see `PirschClient`.
     """
-    zone: dict[str, str] | None = None
-    for first_day, last_day in _chunks(extraction.first_day, extraction.last_day):
-        query = StatisticsFilter(domain_id=_domain_id(extraction), first_day=first_day, last_day=last_day)
-        for label, method in (("visitor", client.visitors), ("duration/session", client.session_duration)):
-            if call_name(label, query) not in extraction.done_calls:
-                zone = _domain_timezone(client, extraction) if zone is None else zone
-                page = method(query)
-                yield replace(page, context={**page.context, **zone})
-
-
-def _domain_timezone(client: PirschClient, extraction: Extraction) -> dict[str, str]:
-    """`domain_timezone` as it is now, for a page's context; empty where credentials or the API's edition tell none."""
+    queries = [
+        StatisticsFilter(domain_id=_domain_id(extraction), first_day=first_day, last_day=last_day)
+        for first_day, last_day in _chunks(extraction.first_day, extraction.last_day)
+    ]
+    asked = [
+        (query, method)
+        for query in queries
+        for label, method in (("visitor", client.visitors), ("duration/session", client.session_duration))
+        if call_name(label, query) not in extraction.done_calls
+    ]
+    if not asked:
+        return
+    zone: dict[str, str] = {}
     try:
-        domains = client.domains()
+        page, domains = client.domain_page()
     except (NotFound, PermissionDenied) as error:
         extraction.log.info("pirsch: %s does not tell the domain's time zone", error.where.endpoint)
-        return {}
+    else:
+        zone = _told_zone(domains, extraction)
+        # An interrupted batch asks again only to learn the zone.
+        if page.call not in extraction.done_calls:
+            yield page
+    for query, method in asked:
+        series = method(query)
+        yield replace(series, context={**series.context, **zone})
+
+
+def _told_zone(domains: Sequence[Domain], extraction: Extraction) -> dict[str, str]:
+    """`domain_timezone` for a page's context; empty where the API's edition does not tell it."""
     told = {domain.domain_id: domain.timezone for domain in domains}.get(_domain_id(extraction))
     return {"domain_timezone": told} if told else {}
 
