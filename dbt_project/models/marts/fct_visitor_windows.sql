@@ -43,10 +43,7 @@ followed as (
 -- A visit counts in the windows from its date on until the visitor's next visit counts instead, or the window has passed it: nobody twice.
 moves as (
 
-    select
-        vendor,
-        site_key,
-        session_date_local as stat_date,
+    select vendor, site_key, session_date_local as stat_date,
         {% for length in lengths -%}
         count(*) as moved_{{ length }}d,
         {% endfor -%}
@@ -55,10 +52,7 @@ moves as (
     group by vendor, site_key, session_date_local
     {% for length in lengths %}
     union all by name
-    select
-        vendor,
-        site_key,
-        least(session_date_local + {{ length }}, next_date) as stat_date,
+    select vendor, site_key, least(session_date_local + {{ length }}, next_date) as stat_date,
         -count(*) as moved_{{ length }}d
     from followed
     group by all
@@ -71,10 +65,7 @@ moves as (
 
 summed as (
 
-    select
-        vendor,
-        site_key,
-        stat_date,
+    select vendor, site_key, stat_date,
         {% for length in lengths -%}
         coalesce(sum(moved_{{ length }}d), 0) as moved_{{ length }}d,
         {% endfor -%}
