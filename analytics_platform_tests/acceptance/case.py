@@ -191,6 +191,7 @@ PIRSCH = VendorCase(
     link=("next", "{foreign}"),
     follows_links=False,
     walks=False,
+    asked_again={"daily_stats": (1, "the domain names the zone of the days")},
     reasons={
         "foreign_link_is_refused": "nothing is paged, no answer holds a link: one that does is not looked at",
         "endless_list_is_refused": "every report is one answer of at most 100 rows: there is no next page to loop to",

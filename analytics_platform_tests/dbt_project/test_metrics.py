@@ -37,6 +37,9 @@ ASKED_FOR = {
     "quota_utilisation",
     "requests_per_1k_rows",
     "avg_daily_visitors",
+    "visitors_7d",
+    "visitors_28d",
+    "visitors_month",
 }
 ENTITIES = {"session", "site", "visitor_day", "campaign", "experiment"}
 COUNTED_ONCE_FOR_GOOD = {"new_visitors"}
@@ -77,6 +80,8 @@ def test_visitors_are_never_summed(built: Warehouse) -> None:
             columns = set(re.findall(r"\w*visitors\w*", re.sub(r"'[^']*'", "", str(measure["expr"]))))
             assert columns <= COUNTED_ONCE_FOR_GOOD, measure["name"]
     assert [m["agg"] for m in measures if m["name"] == "mean_daily_visitors"] == ["average"]
+    windows = _of(built, "semantic_models")["visitor_windows"]["measures"]
+    assert {(m["agg"], m["non_additive_dimension"]["window_choice"]) for m in windows} == {("max", "max")}
 
 
 def test_two_bases_are_never_added(built: Warehouse) -> None:

@@ -18,7 +18,15 @@ from analytics_platform_tests.dbt_project.conftest import (
 )
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
-MARTS = ("--select", "+fct_sessions", "+fct_daily_traffic", "+fct_replay_links", "+fct_replay_coverage_daily")
+MARTS = (
+    "--select",
+    "+fct_sessions",
+    "+fct_daily_traffic",
+    "+fct_replay_links",
+    "+fct_replay_coverage_daily",
+    "+fct_visitor_windows",
+    "+fct_event_daily",
+)
 SESSIONS = "SELECT vendor_session_id FROM fct_sessions WHERE vendor = 'smartlook' AND site_key = 'shop' ORDER BY 1"
 
 
@@ -46,6 +54,13 @@ def test_vanished_rows_leave_the_window_and_only_the_window(built: Warehouse, th
         "WHERE vendor = 'smartlook' AND site_key = 'shop' AND basis = 'native' ORDER BY 1"
     )
     assert traffic == [(SATURDAY, 1), (DST_SUNDAY, 2), (MONDAY, 0)]
+    for mart in ("fct_visitor_windows", "fct_event_daily"):
+        beside = warehouse.rows(
+            f"SELECT count(*) FROM {mart} WHERE stat_date NOT BETWEEN '{DST_SUNDAY}' AND '{MONDAY}'"
+        )
+        assert beside == built.rows(
+            f"SELECT count(*) FROM {mart} WHERE stat_date NOT BETWEEN '{DST_SUNDAY}' AND '{MONDAY}'"
+        ), "what is replaced with a margin comes back once"
 
 
 def test_a_first_build_with_a_window_builds_the_window(

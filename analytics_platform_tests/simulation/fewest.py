@@ -13,8 +13,9 @@ taken as an empty landing would need them: every row of the range once.
   listed for one visitor only: each visitor of the declared sample costs a walk.
 * Inspectlet: at most 100 sessions a page ("a maximum of 100 sessions can be returned at once"), and neither a total
   nor a link: only a page that is not full ends the list, so n sessions cost floor(n / 100) + 1.
-* Pirsch: a day series has at most 100 rows (the list limit of the document), and daily_stats needs two series. None of
-  the 21 lists carries the day, so each costs one a day.
+* Pirsch: a day series has at most 100 rows (the list limit of the document), and daily_stats needs two series,
+  and the domain once, which alone names the zone of the days. None of the 21 lists carries the day, so each costs one
+  a day.
 * Kameleoon: one visitor a call and no list of visitors, so each code of the declared sample that a replay vendor saw
   costs one. Counters name no day, so they cost one a day, or more where the codes are longer than a URL may be; the
   vendor gives no limit for them, and servers commonly take request lines of 8,190 bytes.
@@ -82,7 +83,7 @@ class Yardstick:
             "smartlook/funnels": lambda: self._listed("funnels") * self._days + _pages(self._listed("funnels")),
             "inspectlet/sessions": lambda: len(self._inspectlet_sessions()) // _PAGE + 1,
             "inspectlet/websites": lambda: 1,
-            "pirsch/daily_stats": lambda: _PIRSCH_SERIES * math.ceil(self._days / _PAGE),
+            "pirsch/daily_stats": lambda: 1 + _PIRSCH_SERIES * math.ceil(self._days / _PAGE),
             "pirsch/reports": lambda: _PIRSCH_LISTS * self._days,
             "kameleoon/visits": lambda: len(self._panel()),
             "kameleoon/product_counters": lambda: self._days * self._counter_calls(),

@@ -39,9 +39,13 @@
     read_parquet('{{ lake_root() }}/_config/sites.parquet')
 {%- endmacro %}
 
-{#- True for dates inside the window of this run, widened by `margin_days` on both sides. Constant, so it prunes files. -#}
-{% macro in_window(date_column, margin_days=0) -%}
-    {{ date_column }} between {{ window_bound('window_start', -margin_days) }} and {{ window_bound('window_end', margin_days) }}
+{#-
+    True for dates inside the window of this run, widened by `margin_days` on both sides, or by `days_after` on the later one.
+    Constant, so it prunes files.
+-#}
+{% macro in_window(date_column, margin_days=0, days_after=none) -%}
+    {%- set margin_after = margin_days if days_after is none else days_after -%}
+    {{ date_column }} between {{ window_bound('window_start', -margin_days) }} and {{ window_bound('window_end', margin_after) }}
 {%- endmacro %}
 
 {#-

@@ -3,18 +3,18 @@
     Belongs here: the anchor's calendar, page groups, the part of an hour that lies in a span. Does not belong here: any vendor's field names.
 -#}
 
-{#- IANA zone of the anchor's dates: of `anchor_timezones` for the site, else the site's own. -#}
-{% macro anchor_timezone(site_key, site_timezone) -%}
+{#- IANA zone of the anchor's dates: of `anchor_timezones` for the site, else what the vendor told with the date, else the site's own. -#}
+{% macro anchor_timezone(site_key, told_timezone, site_timezone) -%}
     {%- set zones = var('anchor_timezones') -%}
     {%- if zones -%}
     case {{ site_key }}
         {% for site, zone in zones.items() -%}
         when '{{ site }}' then '{{ zone }}'
         {% endfor -%}
-        else {{ site_timezone }}
+        else coalesce({{ told_timezone }}, {{ site_timezone }})
     end
     {%- else -%}
-    {{ site_timezone }}
+    coalesce({{ told_timezone }}, {{ site_timezone }})
     {%- endif -%}
 {%- endmacro %}
 

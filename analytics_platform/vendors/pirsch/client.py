@@ -74,6 +74,8 @@ MAX_DAYS_PER_SERIES: Final = 100
 MAX_START_SECONDS: Final = 3600
 
 _STATISTICS: Final = f"{API}/statistics"
+DOMAIN_CALL: Final = "domain"
+"""Identity of the call whose page is the answer of GET /domain."""
 _COMPLETE_KINDS: Final = frozenset({"visitor_series", "duration_series", "page_duration_series", "hours"})
 """Lists whose length is known beforehand: a row a day or an hour."""
 
@@ -255,6 +257,13 @@ class PirschClient:
     def domains(self) -> tuple[Domain, ...]:
         """Domains the credentials may read; a domain client sees exactly one ("Getting the Domain ID")."""
         return self._account("domain", {}, Domain.from_wire)
+
+    @endpoint("GET /api/v1/domain", source="Pirsch API, Getting the Domain ID")
+    def domain_page(self) -> tuple[Page, tuple[Domain, ...]]:
+        """The same answer as it came, to be landed, and what it says."""
+        response = self._account_list("domain", {})
+        found = _values(response, Domain.from_wire)
+        return single_page(response, call=DOMAIN_CALL, call_kind="domain_list", context={}, records=len(found)), found
 
     @endpoint("GET /api/v1/domain/link", source="Pirsch API, Managing Domains (access links)")
     def access_links(self, domain_id: str) -> tuple[AccessLink, ...]:
@@ -459,16 +468,10 @@ class PirschClient:
         self, path: str, params: Mapping[str, str], read: Callable[[Mapping[str, object]], _Found]
     ) -> tuple[_Found, ...]:
         """A list of the account as values."""
-        response = self._http.request("GET", f"{API}/{path}", endpoint=f"GET {API}/{path}", params=params)
-        found = []
-        for record in _list_of(response):
-            if not isinstance(record, dict):
-                raise _malformed(response, "an item that is no object")
-            try:
-                found.append(read(record))
-            except NotTheShape as error:
-                raise _malformed(response, f"an item without a usable {error}") from None
-        return tuple(found)
+        return _values(self._account_list(path, params), read)
+
+    def _account_list(self, path: str, params: Mapping[str, str]) -> Response:
+        return self._http.request("GET", f"{API}/{path}", endpoint=f"GET {API}/{path}", params=params)
 
     def _breakdown(
         self, dimension: str, query: StatisticsFilter, *, path: str, shape: Literal["list", "object"] = "list"
@@ -512,6 +515,18 @@ class PirschClient:
 
 _Found = TypeVar("_Found")
 BreakdownMethod = Callable[[PirschClient, StatisticsFilter], Page]
+
+
+def _values(response: Response, read: Callable[[Mapping[str, object]], _Found]) -> tuple[_Found, ...]:
+    found = []
+    for record in _list_of(response):
+        if not isinstance(record, dict):
+            raise _malformed(response, "an item that is no object")
+        try:
+            found.append(read(record))
+        except NotTheShape as error:
+            raise _malformed(response, f"an item without a usable {error}") from None
+    return tuple(found)
 
 
 def _days_of(query: StatisticsFilter) -> dict[str, str]:

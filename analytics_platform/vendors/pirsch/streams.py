@@ -3,27 +3,29 @@
 Belongs here: the streams and their extraction. Does not belong here: paths and parameters (`client`), columns
 (`tables`), Dagster.
 
-`daily_stats` asks two series for the whole range (2 requests per 100 days). `reports` asks the 21 lists of one day, a
-few at a time: nothing in the API gives them by day for a range.
+`daily_stats` asks for the domain, whose zone the days are in, and for two series over the whole range (1 request, and 2
+per 100 days). `reports` asks the 21 lists of one day, a few at a time: nothing in the API gives them by day for a
+range.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from typing import Final
 
 from analytics_platform.core.concurrency import side_by_side
-from analytics_platform.core.errors import ConfigurationError, NotFound, Where
+from analytics_platform.core.errors import ConfigurationError, NotFound, PermissionDenied, Where
 from analytics_platform.core.forecast import Alternative, Forecast, Outlook
 from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.pirsch.client import (
     MAX_DAYS_PER_SERIES,
     BreakdownMethod,
+    Domain,
     PirschClient,
     StatisticsFilter,
     call_name,
@@ -39,15 +41,43 @@ LOOKBACK_DAYS: Final = 3
 def extract_daily_stats(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
     """Day series of visitors and of session duration over the range, at most 100 days a request.
 
+    Each page's context says in which zone the days are cut (`domain_timezone`), where the vendor tells it.
+
     Raises:
         ConfigurationError: the site has no domain_id.
         VendorError: see `PirschClient`.
     """
-    for first_day, last_day in _chunks(extraction.first_day, extraction.last_day):
-        query = StatisticsFilter(domain_id=_domain_id(extraction), first_day=first_day, last_day=last_day)
-        for label, method in (("visitor", client.visitors), ("duration/session", client.session_duration)):
-            if call_name(label, query) not in extraction.done_calls:
-                yield method(query)
+    queries = [
+        StatisticsFilter(domain_id=_domain_id(extraction), first_day=first_day, last_day=last_day)
+        for first_day, last_day in _chunks(extraction.first_day, extraction.last_day)
+    ]
+    asked = [
+        (query, method)
+        for query in queries
+        for label, method in (("visitor", client.visitors), ("duration/session", client.session_duration))
+        if call_name(label, query) not in extraction.done_calls
+    ]
+    if not asked:
+        return
+    zone: dict[str, str] = {}
+    try:
+        page, domains = client.domain_page()
+    except (NotFound, PermissionDenied) as error:
+        extraction.log.info("pirsch: %s does not tell the domain's time zone", error.where.endpoint)
+    else:
+        zone = _told_zone(domains, extraction)
+        # An interrupted batch asks again only to learn the zone.
+        if page.call not in extraction.done_calls:
+            yield page
+    for query, method in asked:
+        series = method(query)
+        yield replace(series, context={**series.context, **zone})
+
+
+def _told_zone(domains: Sequence[Domain], extraction: Extraction) -> dict[str, str]:
+    """`domain_timezone` for a page's context; empty where the API's edition does not tell it."""
+    told = {domain.domain_id: domain.timezone for domain in domains}.get(_domain_id(extraction))
+    return {"domain_timezone": told} if told else {}
 
 
 def extract_reports(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
@@ -114,8 +144,8 @@ def _if_offered(
 
 
 def forecast_daily_stats(outlook: Outlook) -> Forecast:
-    """Two series per 100 days."""
-    return Forecast.exactly(2 * sum(1 for _ in _chunks(outlook.first_day, outlook.last_day)))
+    """The domain, and two series per 100 days."""
+    return Forecast.exactly(1 + 2 * sum(1 for _ in _chunks(outlook.first_day, outlook.last_day)))
 
 
 def forecast_reports(outlook: Outlook) -> Forecast:

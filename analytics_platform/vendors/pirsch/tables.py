@@ -120,6 +120,15 @@ DAILY_STATS: Final = TableSpec(
             "Wire: average_time_spent_seconds of the duration series, which engines before 3.7 bucket by UTC day.",
             expr="CASE WHEN c.call_kind = 'duration_series' THEN r.average_time_spent_seconds END",
         ),
+        Column(
+            name="domain_timezone",
+            type="VARCHAR",
+            expr="c.domain_timezone",
+            description=(
+                "IANA zone whose calendar days these are, as GET /domain told it when the days were asked for; NULL "
+                "where the edition of the API does not tell it (the vendor document's list of domains does not)."
+            ),
+        ),
     ),
     wire={
         "day": "VARCHAR",
@@ -132,7 +141,7 @@ DAILY_STATS: Final = TableSpec(
         "average_time_spent_seconds": "VARCHAR",
     },
     calls=("visitor_series", "duration_series"),
-    context=(),
+    context=("domain_timezone",),
     day=_SERIES_DAY,
     day_basis="site",
     minimum_rows=1,

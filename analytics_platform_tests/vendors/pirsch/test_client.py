@@ -282,9 +282,9 @@ def test_null_is_no_records(client: PirschClient, sandbox: Sandbox) -> None:
     assert (page.body, page.records) == (b"null", 0)
 
 
-def answer(sandbox: Sandbox, body: bytes, *, status: int = 200) -> None:
+def answer(sandbox: Sandbox, body: bytes, *, status: int = 200, path: str = "/statistics/") -> None:
     fault = faults.status(status, headers={"content-type": "application/json"}, body=body)
-    sandbox.faults.add("pirsch", "/statistics/", fault=fault, times=1000)
+    sandbox.faults.add("pirsch", path, fault=fault, times=1000)
 
 
 def test_an_error_in_a_200_is_an_error(client: PirschClient, sandbox: Sandbox) -> None:
@@ -312,8 +312,27 @@ def test_a_missing_endpoint_is_not_found(client: PirschClient, sandbox: Sandbox)
 
 def test_daily_stats_asks_two_series_for_the_range(client: PirschClient, sandbox: Sandbox) -> None:
     pages = list(extract_daily_stats(client, extraction(sandbox, days=3)))
-    assert [page.call_kind for page in pages] == ["visitor_series", "duration_series"]
-    assert [row["day"][:10] for row in json.loads(pages[0].body)] == ["2026-10-05", "2026-10-06", "2026-10-07"]
+    assert [page.call_kind for page in pages] == ["domain_list", "visitor_series", "duration_series"]
+    assert [row["day"][:10] for row in json.loads(pages[1].body)] == ["2026-10-05", "2026-10-06", "2026-10-07"]
+
+
+def test_daily_stats_say_in_which_zone_the_days_are_cut(client: PirschClient, sandbox: Sandbox) -> None:
+    pages = list(extract_daily_stats(client, extraction(sandbox, days=201)))
+    (told,) = {page.context["domain_timezone"] for page in pages if page.call != "domain"}
+    assert [told] == [domain.timezone for domain in client.domains() if domain.domain_id == domain_of(sandbox)]
+    assert sandbox.requests.count(vendor="pirsch", path="/domain") == 2, "once for all pieces, and once above"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b'[{"id":"another","timezone":"UTC"}]', 200), (b"[]", 200), (b"{}", 403), (b"{}", 404)]
+)
+def test_a_domain_that_does_not_tell_its_zone_costs_no_figure(
+    client: PirschClient, sandbox: Sandbox, body: bytes, status: int
+) -> None:
+    answer(sandbox, body, status=status, path="/domain")
+    pages = list(extract_daily_stats(client, extraction(sandbox, days=3)))
+    assert [page.call_kind for page in pages if page.call != "domain"] == ["visitor_series", "duration_series"]
+    assert all("domain_timezone" not in page.context for page in pages)
 
 
 def test_a_long_range_is_asked_in_pieces_the_row_limit_cannot_cut(client: PirschClient, sandbox: Sandbox) -> None:

@@ -120,6 +120,18 @@ def test_two_series_become_one_row_a_local_day(decoder: Decoder) -> None:
     assert (next_day["bounce_rate"], next_day["average_session_seconds"]) == (1.0, 0.0)
 
 
+def test_a_day_knows_the_zone_it_was_cut_in(decoder: Decoder) -> None:
+    """Also where only the second series was asked after the vendor told it, and not where nobody did."""
+    visitors = [{"day": f"{DAY}T00:00:00Z", "visitors": 1, "views": 1, "sessions": 1, "bounces": 0, "bounce_rate": 0}]
+    durations = [{"day": f"{DAY}T00:00:00Z", "path": "", "title": "", "average_time_spent_seconds": 42}]
+    told = {"domain_timezone": "Asia/Kolkata"}
+    pages = [page("visitor_series", visitors, context={}), page("duration_series", durations, context=told)]
+    (row,) = decoder.partition(DAILY_STATS, pages)
+    assert (row["domain_timezone"], row["visitors"], row["average_session_seconds"]) == ("Asia/Kolkata", 1, 42.0)
+    (untold,) = decoder.partition(DAILY_STATS, pages[:1])
+    assert untold["domain_timezone"] is None
+
+
 def test_fake_utc_midnight_is_a_local_date_and_is_never_shifted(decoder: Decoder) -> None:
     body = [{"day": "2026-10-25T00:00:00Z", "visitors": 1, "views": 1, "sessions": 1, "bounces": 0, "bounce_rate": 0}]
     (row,) = decoder.partition(DAILY_STATS, [page("visitor_series", body, context={})])

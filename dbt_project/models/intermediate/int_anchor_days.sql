@@ -8,12 +8,21 @@ with traffic as (
 
 sites as (
 
-    select
-        site_key,
-        any_value(timezone) as site_timezone,
-        {{ anchor_timezone('site_key', 'any_value(timezone)') }} as anchor_timezone
+    select site_key, any_value(timezone) as site_timezone
     from {{ ref('int_sites_mapped') }}
     group by site_key
+
+),
+
+zoned as (
+
+    select
+        traffic.*,
+        sites.site_timezone,
+        {{ anchor_timezone('traffic.site_key', 'zones.timezone', 'sites.site_timezone') }} as anchor_timezone
+    from traffic
+    inner join sites on traffic.site_key = sites.site_key
+    left join {{ ref('int_anchor_zones') }} as zones on traffic.site_key = zones.site_key and traffic.stat_date = zones.stat_date
 
 ),
 
@@ -21,16 +30,13 @@ sites as (
 dated as (
 
     select
-        traffic.*,
-        sites.site_timezone,
-        sites.anchor_timezone,
+        *,
         abs(date_diff(
             'minute',
-            timezone(sites.site_timezone, cast(traffic.stat_date as timestamp) + interval 12 hour),
-            timezone(sites.anchor_timezone, cast(traffic.stat_date as timestamp) + interval 12 hour)
+            timezone(site_timezone, cast(stat_date as timestamp) + interval 12 hour),
+            timezone(anchor_timezone, cast(stat_date as timestamp) + interval 12 hour)
         )) as minutes_apart
-    from traffic
-    inner join sites on traffic.site_key = sites.site_key
+    from zoned
 
 ),
 

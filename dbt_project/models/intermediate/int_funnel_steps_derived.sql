@@ -1,23 +1,21 @@
 with recursive pages as (
 
-    {% for vendor in var('funnel_page_vendors') %}
-    select * from {{ ref('int_' ~ vendor ~ '__pages_timed') }}
-    {{ 'union all by name' if not loop.last }}
-    {% endfor %}
+    -- Views without times have no order across a date's visits.
+    select
+        vendor,
+        site_key,
+        session_date_local as stat_date,
+        coalesce(vendor_visitor_id, session_key) as visitor,
+        path,
+        viewed_at_utc
+    from {{ ref('int_pages_unioned') }}
+    where viewed_at_utc is not null
 
 ),
 
 steps as (
 
     select * from {{ ref('funnel_steps') }}
-
-),
-
-sites as (
-
-    select site_key, any_value(timezone) as timezone
-    from {{ ref('int_sites_mapped') }}
-    group by site_key
 
 ),
 
@@ -28,24 +26,22 @@ walked as (
         pages.vendor,
         pages.site_key,
         steps.funnel_key,
-        {{ local_date('pages.session_started_at_utc', 'sites.timezone') }} as stat_date,
-        pages.vendor_visitor_id,
+        pages.stat_date,
+        pages.visitor,
         steps.step_number,
-        pages.viewed_at_utc,
-        pages.page_number
+        pages.viewed_at_utc
     from pages
-    inner join sites on pages.site_key = sites.site_key
     inner join steps
         on
             pages.site_key = coalesce(steps.site_key, pages.site_key)
-            and regexp_matches(pages.page_path, steps.path_pattern)
+            and regexp_matches(pages.path, steps.path_pattern)
 
 ),
 
 -- Step n counts where it was seen at or after the earliest moment step n-1 was reached: order matters, detours do not.
 reached as (
 
-    select vendor, site_key, funnel_key, stat_date, vendor_visitor_id, step_number, min(viewed_at_utc) as reached_at_utc
+    select vendor, site_key, funnel_key, stat_date, visitor, step_number, min(viewed_at_utc) as reached_at_utc
     from walked
     where step_number = 1
     group by all
@@ -57,7 +53,7 @@ reached as (
         walked.site_key,
         walked.funnel_key,
         walked.stat_date,
-        walked.vendor_visitor_id,
+        walked.visitor,
         walked.step_number,
         min(walked.viewed_at_utc) as reached_at_utc
     from walked
@@ -67,7 +63,7 @@ reached as (
             and walked.site_key = reached.site_key
             and walked.funnel_key = reached.funnel_key
             and walked.stat_date = reached.stat_date
-            and walked.vendor_visitor_id = reached.vendor_visitor_id
+            and walked.visitor = reached.visitor
             and walked.step_number = reached.step_number + 1
             and walked.viewed_at_utc >= reached.reached_at_utc
     group by all

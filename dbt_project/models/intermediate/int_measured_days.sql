@@ -21,12 +21,14 @@ native as (
     select
         sessions.vendor,
         sessions.site_key,
-        {{ local_date('sessions.started_at_utc', anchor_timezone('sessions.site_key', 'sites.timezone')) }} as stat_date,
+        {{ local_date('sessions.started_at_utc', anchor_timezone('sessions.site_key', 'zones.timezone', 'sites.timezone')) }} as stat_date,
         count(*) as native_sessions,
         count(distinct sessions.vendor_visitor_id) as native_visitors,
         coalesce(sum(sessions.page_count), 0) as native_views
     from {{ ref('int_sessions_enriched') }} as sessions
     inner join sites on sessions.site_key = sites.site_key
+    left join {{ ref('int_anchor_zones') }} as zones
+        on sessions.site_key = zones.site_key and sessions.session_date_local = zones.stat_date
     group by all
 
 ),

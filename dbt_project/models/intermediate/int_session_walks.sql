@@ -95,7 +95,7 @@ dated as (
 
     select
         walks.*,
-        {{ local_date('walks.started_at_utc', anchor_timezone('walks.site_key', 'sites.timezone')) }} as stat_date,
+        {{ local_date('walks.started_at_utc', anchor_timezone('walks.site_key', 'zones.timezone', 'sites.timezone')) }} as stat_date,
         -- The same URL as just before is a reload, and a reload is no view by the anchor's rules.
         page_count - len(list_filter(
             list_zip(page_urls[:-2], page_urls[2:]), lambda pair: pair[1] = pair[2]
@@ -103,6 +103,8 @@ dated as (
         list_transform(page_urls, lambda url: {{ url_page_group('url') }}) as page_groups
     from walks
     inner join sites on walks.site_key = sites.site_key
+    left join {{ ref('int_anchor_zones') }} as zones
+        on walks.site_key = zones.site_key and {{ local_date('walks.started_at_utc', 'sites.timezone') }} = zones.stat_date
 
 ),
 

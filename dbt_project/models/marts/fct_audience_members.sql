@@ -1,9 +1,12 @@
+{#- A visit makes an audience of the dates after it. -#}
+{%- set margin = {'before': 0, 'after': var('audience_days') - 1} -%}
+
 {{
     config(
         materialized='incremental',
         incremental_strategy='replace_window',
         on_schema_change='append_new_columns',
-        meta={'window_column': 'stat_date'}
+        meta={'window_column': 'stat_date', 'margin': margin}
     )
 }}
 
@@ -49,7 +52,7 @@ members as (
         '{{ audience }}' as audience,
         cast({{ measure }} as bigint) as evidence_count
     from looked_back
-    where {{ measure }} >= {{ minimum }} and {{ in_window('stat_date') }}
+    where {{ measure }} >= {{ minimum }} and {{ in_replaced_window('stat_date', margin) }}
     {{ 'union all' if not loop.last }}
     {% endfor %}
 

@@ -1,9 +1,13 @@
+{#- What a counter tells of a date depends on both snapshots around it. -#}
+{%- set margin_dates = var('counter_known_dates') - 1 -%}
+{%- set margin = {'before': margin_dates, 'after': margin_dates, 'rows': "day_basis = 'snapshot'"} -%}
+
 {{
     config(
         materialized='incremental',
         incremental_strategy='replace_window',
         on_schema_change='append_new_columns',
-        meta={'window_column': 'stat_date'}
+        meta={'window_column': 'stat_date', 'margin': margin}
     )
 }}
 
@@ -67,7 +71,7 @@ final as (
         is_list_cut,
         is_delta_bounded
     from unioned
-    where {{ in_window('stat_date') }}
+    where {{ in_replaced_window('stat_date', margin) }}
 
 )
 

@@ -1,21 +1,7 @@
-with sites as (
+with deltas as (
 
-    select site_key, any_value(timezone) as timezone
-    from {{ ref('int_sites_mapped') }}
-    group by site_key
-
-),
-
-snapshots as (
-
-    select
-        site_key,
-        snapshot_date,
-        max(total) filter (lower(coalesce(name, display_name)) = '{{ var("kissmetrics_session_event") }}') as sessions_ever,
-        max(landed_at) as read_at
-    from {{ ref('stg_kissmetrics__events') }}
-    where {{ in_window('partition_date', 3) }}
-    group by site_key, snapshot_date
+    select * from {{ ref('int_kissmetrics__counter_deltas') }}
+    where middle_date is not null and {{ in_window('middle_date') }}
 
 ),
 
@@ -23,29 +9,14 @@ pairs as (
 
     select
         site_key,
+        middle_date as stat_date,
         snapshot_date,
-        read_at,
-        sessions_ever,
-        lag(read_at) over (partition by site_key order by snapshot_date) as previous_read_at,
-        lag(sessions_ever) over (partition by site_key order by snapshot_date) as previous_sessions_ever
-    from snapshots
-
-),
-
-dated as (
-
-    select
-        pairs.site_key,
-        -- The growth belongs to the local date that holds the middle of the time between the two readings.
-        {{ local_date(
-            "pairs.previous_read_at + (pairs.read_at - pairs.previous_read_at) / 2 - interval 1 microsecond", 'sites.timezone'
-        ) }} as stat_date,
-        pairs.snapshot_date,
-        epoch(pairs.read_at - pairs.previous_read_at) / 3600 as hours_between,
-        pairs.sessions_ever - pairs.previous_sessions_ever as growth
-    from pairs
-    inner join sites on pairs.site_key = sites.site_key
-    where pairs.previous_read_at is not null
+        any_value(hours_between) as hours_between,
+        any_value(is_about_a_day) as is_about_a_day,
+        max(growth) filter (lower(event_name) = '{{ var("kissmetrics_session_event") }}') as growth,
+        max(reason_null) filter (lower(event_name) = '{{ var("kissmetrics_session_event") }}') as reason_null
+    from deltas
+    group by site_key, middle_date, snapshot_date
 
 ),
 
@@ -57,12 +28,12 @@ judged as (
         snapshot_date,
         hours_between,
         case
-            when growth is null then 'session_event_missing'
-            when hours_between not between 18 and 30 then 'snapshots_not_one_day_apart'
-            when growth < 0 then 'counter_fell'
+            when growth is null and reason_null is null then 'session_event_missing'
+            when not is_about_a_day then 'snapshots_not_one_day_apart'
+            when growth is null then reason_null
         end as reason_null,
-        case when growth >= 0 and hours_between between 18 and 30 then growth end as sessions
-    from dated
+        case when is_about_a_day then growth end as sessions
+    from pairs
     qualify row_number() over (partition by site_key, stat_date order by abs(hours_between - 24), snapshot_date) = 1
 
 )

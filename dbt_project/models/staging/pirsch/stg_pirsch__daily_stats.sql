@@ -11,6 +11,9 @@ renamed as (
         site as site_key,
         day as partition_date,
 
+        ---------- words
+        domain_timezone,
+
         ---------- numbers
         visitors,
         views,
