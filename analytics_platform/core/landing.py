@@ -457,7 +457,7 @@ class BatchWriter:
         line = LandedPage(
             offset=self._end,
             length=len(frame),
-            sha256=hashlib.sha256(page.body).hexdigest(),
+            sha256=page.sha256,
             size=len(page.body),
             call=page.call,
             call_kind=page.call_kind,
