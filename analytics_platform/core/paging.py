@@ -23,10 +23,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from analytics_platform.core.errors import (
     CursorExpired,
@@ -68,6 +68,7 @@ class Page:
         context: for `TableSpec.context`; has "day" when the call is for one day.
         records: number of records in the page.
         digest: a body and its sha256, where somebody has computed it.
+        split: a body, the member that is its list of records, and these raw, where somebody has split them.
     """
 
     call: str
@@ -82,6 +83,15 @@ class Page:
     records: int
     attempts: int
     digest: tuple[bytes, str] | None = field(default=None, repr=False, compare=False)
+    split: tuple[bytes, str, Sequence[Any]] | None = field(default=None, repr=False, compare=False)
+
+    def raw_records(self, *paths: str) -> Sequence[Any] | None:
+        """The raw records at the one path (`TableSpec.records`) where they are at hand; None where the body has to be
+        split, also because raw line ends in it would not do as lines.
+        """
+        if self.split is None or self.split[0] is not self.body or paths != (self.split[1],):
+            return None
+        return None if b"\n" in self.body or b"\r" in self.body else self.split[2]
 
     @property
     def sha256(self) -> str:
@@ -329,6 +339,7 @@ def paginate(
             call_kind=call_kind,
             context=context,
             records=records,
+            records_at=records_at,
         )
         upcoming = following
 
@@ -347,7 +358,9 @@ def _page(
     call_kind: str,
     context: Mapping[str, str],
     records: int,
+    records_at: str | None = None,
 ) -> Page:
+    raw = None if records_at is None else response.document.raw_records(records_at)
     return Page(
         call=call,
         call_kind=call_kind,
@@ -361,6 +374,7 @@ def _page(
         records=records,
         attempts=response.attempts,
         digest=(response.body, response.sha256),
+        split=None if raw is None or records_at is None else (response.body, records_at, raw),
     )
 
 

@@ -18,10 +18,11 @@ import functools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 import msgspec
+import msgspec.structs
 
 from analytics_platform.core.errors import MalformedResponse
 from analytics_platform.core.json_scan import Scanned, scan
@@ -114,28 +115,36 @@ class Document:
 
         "" is the root. Only how many there are, and their bytes, mean the same in both.
         """
-        if self._records is None or name != self._list_name:
+        records = self.raw_records(name)
+        if records is None:
             return self.value
-        return self._records if isinstance(self._shell, list) else {**self._shell, name: self._records}
+        return records if isinstance(self._shell, list) else {**self._shell, name: records}
+
+    def raw_records(self, name: str) -> list[msgspec.Raw] | None:
+        """The raw records of the list of this name, None where they were not split off."""
+        return self._records if name == self._list_name else None
 
 
-def picked(body: bytes, name: str, fields: Sequence[str]) -> list[Any] | None:
-    """Of each record of a checked body's list only these fields, as structs with those attributes; absent is None.
+def picked(body: bytes, name: str, fields: Sequence[str]) -> list[tuple[Any, ...]] | None:
+    """Of each record of a checked body's list only these fields, in this order; what is absent is None.
 
     Cheap, because nothing else is built. None where the body is not an object with a list of objects: then `parse`
     says what it is.
     """
     try:
-        return _picker(name, tuple(fields)).decode(body).records  # type: ignore[no-any-return]
+        body_of, values_of = _picker(name, tuple(fields))
+        return list(map(values_of, body_of.decode(body).records))
     except msgspec.ValidationError:
         return None
 
 
 @functools.lru_cache(maxsize=32)
-def _picker(name: str, fields: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    record = msgspec.defstruct("Record", [(field, Any, None) for field in fields], gc=False)
-    rename = {"records": name}
-    return msgspec.json.Decoder(msgspec.defstruct("Body", [("records", list[record])], rename=rename))  # type: ignore[valid-type]
+def _picker(name: str, fields: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], Callable[[Any], tuple[Any, ...]]]:
+    numbered = [f"field_{number}" for number in range(len(fields))]
+    names = dict(zip(numbered, fields, strict=True))
+    record = msgspec.defstruct("Record", [(field, Any, None) for field in numbered], rename=names, gc=False)
+    listing = msgspec.defstruct("Listing", [("records", list[record])], rename={"records": name})  # type: ignore[valid-type]
+    return msgspec.json.Decoder(listing), msgspec.structs.astuple
 
 
 def _proved(body: bytes, max_depth: int, *, parse_all: bool = True) -> Scanned | None:

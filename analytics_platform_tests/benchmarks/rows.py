@@ -27,7 +27,12 @@ _LENGTH = "@LEN"
 _SECONDS_A_DAY = 86_400
 _LONGEST_SECONDS = 1_800
 _SECTIONS = ("category", "product", "checkout", "blog", "account", "help")
-_COUNTRIES = (("Germany", "de", "Berlin"), ("France", "fr", "Lyon"), ("Spain", "es", "Madrid"), ("Italy", "it", "Turin"))
+_COUNTRIES = (
+    ("Germany", "de", "Berlin"),
+    ("France", "fr", "Lyon"),
+    ("Spain", "es", "Madrid"),
+    ("Italy", "it", "Turin"),
+)
 _SYSTEMS = ("Windows", "macOS", "Linux", "Android", "iOS")
 _BROWSERS = ("Chrome", "Firefox", "Safari", "Edge")
 _REFERRERS = ("https://www.google.com/", "https://duckduckgo.com/", "https://news.example/today", "")

@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def serving(
     if refuse_page is not None:
         arguments.append(f"--refuse={refuse_page}")
     command = [sys.executable, "-m", __name__, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # Its standard input is the line to its parent: when that is gone, so is the server.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
@@ -126,7 +128,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response_only(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -144,7 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _Vendor(world, chosen.refuse, chosen.retry_after) as server:
         sys.stdout.write(f"{server.server_address[1]}\n")
         sys.stdout.flush()
-        server.serve_forever()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -181,7 +181,27 @@ def test_a_large_body_is_read_and_refused_as_a_small_one(body: bytes) -> None:
 
 SCRAPS = st.lists(
     st.sampled_from(
-        ["[", "]", "{", "}", ",", ":", '"a"', '"b"', '"aa"', '"a":', '"b":', '"', "\\", '\\"', "\\u0061", "\\ud83d", "\n", " ", "1"]
+        [
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            ":",
+            '"a"',
+            '"b"',
+            '"aa"',
+            '"a":',
+            '"b":',
+            '"',
+            "\\",
+            '\\"',
+            "\\u0061",
+            "\\ud83d",
+            "\n",
+            " ",
+            "1",
+        ]
         + ["-0", "-", "0", "1.5", "1e5", "1e999", "9223372036854775808", "null", "true", "NaN", "é", '"c":[1,{"a":2}]']
     ),
     max_size=14,
@@ -190,7 +210,9 @@ SCRAPS = st.lists(
 
 @pytest.mark.usefixtures("every_body_is_large")
 @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(SCRAPS | st.sampled_from(['{"a":%s}', "[%s]", '{"a":1,%s}']).flatmap(lambda shape: SCRAPS.map(lambda t: shape % t)))
+@given(
+    SCRAPS | st.sampled_from(['{"a":%s}', "[%s]", '{"a":1,%s}']).flatmap(lambda shape: SCRAPS.map(lambda t: shape % t))
+)
 def test_no_scrap_of_json_is_read_differently_when_it_is_large(text: str) -> None:
     body = text.encode()
     assert repr(quickly(body)) == repr(exactly(body))
@@ -216,7 +238,12 @@ def test_a_name_twice_is_found_wherever_it_is(name: str, others: int) -> None:
             parse((twice % (name, more, name)).encode())
 
 
-PAGE = {"total": 3, "empty": [], "sessions": [{"id": n, "tags": ["a", "b"], "at": "x"} for n in range(2000)], "_links": {"next": "l"}}
+PAGE = {
+    "total": 3,
+    "empty": [],
+    "sessions": [{"id": n, "tags": ["a", "b"], "at": "x"} for n in range(2000)],
+    "_links": {"next": "l"},
+}
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -228,12 +255,13 @@ def test_an_outline_has_everything_but_the_records(indent: int | None) -> None:
     assert [json.loads(bytes(raw)) for raw in outline["sessions"]] == PAGE["sessions"]
     assert {**outline, "sessions": PAGE["sessions"]} == PAGE
     assert Document(body).outline("empty") == PAGE
-    assert [json.loads(bytes(raw)) for raw in Document(json.dumps(PAGE["sessions"]).encode()).outline("")] == PAGE["sessions"]  # type: ignore[attr-defined]
+    assert [json.loads(bytes(raw)) for raw in Document(json.dumps(PAGE["sessions"]).encode()).outline("")] == PAGE[
+        "sessions"
+    ]  # type: ignore[attr-defined]
 
 
 def test_only_the_picked_fields_are_built() -> None:
     found = picked(json.dumps(PAGE).encode(), "sessions", ("id", "absent"))
-    assert found is not None
-    assert [(record.id, record.absent) for record in found] == [(n, None) for n in range(2000)]
+    assert found == [(n, None) for n in range(2000)]
     assert picked(b'{"sessions":[1]}', "sessions", ("id",)) is None
     assert picked(b'{"other":[]}', "sessions", ("id",)) is None

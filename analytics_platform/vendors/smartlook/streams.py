@@ -32,7 +32,7 @@ from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
 from analytics_platform.core.settling import SETTLED_FROM, newest_first
 from analytics_platform.core.streams import Extraction, Stream
-from analytics_platform.core.strict_json import parse
+from analytics_platform.core.strict_json import parse, picked
 from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, SmartlookClient
 from analytics_platform.vendors.smartlook.tables import EVENT_DAILY, EVENTS, FUNNELS, SESSIONS, VISITORS
 
@@ -123,14 +123,16 @@ def _newest_first(
 
 
 def _moments(field: str, instant_field: str, page: Page) -> Iterator[tuple[datetime, str]]:
-    for record in _records(page, field):
-        text = record.get(instant_field)
+    found = picked(page.body, field, (instant_field, "id"))
+    if found is None:
+        found = [(record.get(instant_field), record.get("id")) for record in _records(page, field)]
+    for text, key in found:
         try:
             instant = datetime.fromisoformat(text) if isinstance(text, str) else None
         except ValueError:
             continue
         if instant is not None and instant.tzinfo is not None:
-            yield instant, str(record.get("id"))
+            yield instant, str(key)
 
 
 # -------------------------------------------------------------------------------------------------------------- events
