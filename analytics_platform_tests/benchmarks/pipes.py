@@ -3,7 +3,7 @@
 Belongs here: the two ways from the server's first page to a typed Parquet partition, and what one run of either took.
 Does not belong here: repeating and comparing (`parts`), the server.
 
-    python -m analytics_platform_tests.benchmarks.pipes {ours,ideal,replay} --url URL --home FOLDER --pages N
+    python -m analytics_platform_tests.benchmarks.pipes {ours,ideal,replay} --url URL --home FOLDER --pages N [--days D]
 
 * `ours`: client, ledger, loop guard, strict JSON, landing (written before the next request, group fsync, sha256,
   compression), explicit schema, `_extra`, dedupe, one atomic Parquet file a day;
@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
@@ -58,7 +58,7 @@ class Took:
     peak_mib: float
 
 
-def days_of(world: World) -> list:
+def days_of(world: World) -> list[date]:
     """The days of a world, ascending."""
     return [world.first_day + timedelta(days=n) for n in range(world.days)]
 
@@ -71,10 +71,11 @@ def _fetcher(home: Path) -> Fetcher:
     )
 
 
-def fetched(url: str, home: Path, world: World) -> FetchOutcome:
-    """One run of the real stream for every day of the world, metered by a ledger of its own."""
+def fetched(url: str, home: Path, world: World, *, ledger_at: Path | None = None) -> FetchOutcome:
+    """One run of the real stream for every day of the world, metered by the home's ledger or another one."""
     policy = QuotaPolicy(account="smartlook:benchmark", windows={"any": (Window(1_000_000, 3600.0),)})
-    with Ledger.open(home / "ledger.sqlite3") as ledger, spending(stream="sessions", site=SITE.key):
+    home.mkdir(parents=True, exist_ok=True)
+    with Ledger.open(ledger_at or home / "ledger.sqlite3") as ledger, spending(stream="sessions", site=SITE.key):
         return _fetcher(home).run(
             STREAM,
             SITE,
