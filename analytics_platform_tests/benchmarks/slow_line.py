@@ -16,7 +16,7 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -114,7 +114,7 @@ def statistics_over(*, days: int, latency_seconds: float) -> OverALine:
     )
 
 
-def _run(home: Path, site: SiteContext, days: list) -> float:
+def _run(home: Path, site: SiteContext, days: list[date]) -> float:
     specs = {spec.qualified_name: spec for stream in STREAMS for spec in stream.tables}
     lake = Lake(home / "lake")
     lake.prepare(specs.values(), None)
