@@ -36,7 +36,7 @@ import msgspec
 from filelock import FileLock
 
 from analytics_platform.core.durable import make_directories, replace_file, storage_errors
-from analytics_platform.core.errors import SchemaMismatch, StorageError, Where
+from analytics_platform.core.errors import LandingCorrupt, SchemaMismatch, StorageError, Where
 from analytics_platform.core.failpoints import passing
 from analytics_platform.core.identity import PersonKey
 from analytics_platform.core.lake_stream import SEGMENT_BYTES, Following, TypedStream, stream_pages
@@ -233,12 +233,12 @@ class Lake:
             return None
         strip = self._forgotten(spec, site)
 
-        def pages() -> Iterator[tuple[LandedPage, bytes, Sequence[date]]]:
+        def pages() -> Iterator[tuple[LandedPage, bytes, Sequence[date], bool]]:
             for batch, batch_days in assignments:
                 for page, landed in batch.pages(spec.calls):
                     body = landed if strip is None else strip(page, landed)
                     if body is not None:
-                        yield page, body, batch_days
+                        yield page, body, batch_days, body is landed
 
         (table,), opened = self.streamed([spec], site)
         with closing(TypedStream([table], opened)) as stream:
@@ -633,10 +633,26 @@ class _Stage:
             body = landed if self._strip is None else self._strip(page, landed)
             if body is not None:
                 records = _raw_records(body, self._spec.records, union=self._spec.union_records)
-                self.add_records(page, records, days)
+                self.add_records(page, records, days, is_whole=body is landed)
 
-    def add_records(self, page: LandedPage, records: Sequence[Any], days: Sequence[date]) -> None:
-        """One page's raw records: anything with the bytes of one record each, on one line."""
+    def add_records(
+        self, page: LandedPage, records: Sequence[Any], days: Sequence[date], *, is_whole: bool = True
+    ) -> None:
+        """One page's raw records: anything with the bytes of one record each, on one line.
+
+        Args:
+            is_whole: nobody was taken out of the page since it was landed.
+
+        Raises:
+            LandingCorrupt: fewer or more records than were counted when the page was received.
+        """
+        if is_whole and self._spec.is_counted and len(records) != page.records:
+            raise LandingCorrupt(
+                f"A page of {self._spec.qualified_name} gives {len(records):,} records where {page.records:,} were "
+                "counted when it was received.",
+                "Nothing was written. This is a fault of the decoder: report it; the page is kept.",
+                Where(vendor=self._spec.vendor, endpoint=self._spec.name),
+            )
         number = len(self._pages)
         if records:
             opening = b'{"p":%d,"r":' % number
@@ -766,12 +782,12 @@ class StreamedTable:
         """A page's raw records."""
         return _raw_records(body, self.spec.records, union=self.spec.union_records)
 
-    def add(self, page: LandedPage, records: Sequence[Any], days: Sequence[date]) -> None:
+    def add(self, page: LandedPage, records: Sequence[Any], days: Sequence[date], *, is_whole: bool) -> None:
         """Stage a page's records."""
         if self._stage is None:
             self._scratch.mkdir(exist_ok=True)
             self._stage = _Stage(self._scratch, self.spec)
-        self._stage.add_records(page, records, days)
+        self._stage.add_records(page, records, days, is_whole=is_whole)
 
     def flush(self) -> None:
         """Type what is staged and append it to the days' files as a row group each.

@@ -48,6 +48,7 @@ class _Item:
     days: tuple[date, ...]
     body: bytes
     records: Sequence[Any] | None
+    is_whole: bool
 
 
 class TypedStream:
@@ -71,14 +72,23 @@ class TypedStream:
         """Nothing more is taken in."""
         return self._failure is not None
 
-    def add(self, page: LandedPage, body: bytes, days: Sequence[date], *, records: Sequence[Any] | None = None) -> None:
+    def add(
+        self,
+        page: LandedPage,
+        body: bytes,
+        days: Sequence[date],
+        *,
+        records: Sequence[Any] | None = None,
+        is_whole: bool = True,
+    ) -> None:
         """Hand in a page; waits while the worker is far behind.
 
         Args:
             days: the days this page is a source of.
             records: its raw records, where somebody has split them already.
+            is_whole: nobody was taken out of it since it was landed.
         """
-        self._queue.put(_Item(page, tuple(days), body, records))
+        self._queue.put(_Item(page, tuple(days), body, records, is_whole))
 
     def finish(self) -> None:
         """Wait until everything handed in is typed and written.
@@ -124,7 +134,7 @@ class TypedStream:
             place = (table.spec.records, table.spec.union_records)
             if place not in split:
                 split[place] = item.records if item.records is not None else table.split(item.body)
-            table.add(item.page, split[place], item.days)
+            table.add(item.page, split[place], item.days, is_whole=item.is_whole)
             if table.staged_bytes >= SEGMENT_BYTES:
                 table.flush()
 
@@ -206,10 +216,10 @@ class Following:
             stream.close()
 
 
-def stream_pages(stream: TypedStream, pages: Iterable[tuple[LandedPage, bytes, Sequence[date]]]) -> None:
+def stream_pages(stream: TypedStream, pages: Iterable[tuple[LandedPage, bytes, Sequence[date], bool]]) -> None:
     """Hand in pages read back from landing, and wait for the rows."""
-    for page, body, days in pages:
+    for page, body, days, is_whole in pages:
         if stream.has_failed:
             break
-        stream.add(page, body, days)
+        stream.add(page, body, days, is_whole=is_whole)
     stream.finish()
