@@ -81,6 +81,11 @@ class InFlight:
         return min(self._most, max(_LEAST, math.ceil(on_their_way * (1 + _SPARE_SHARE)) + _SPARE))
 
 
+def _room_of(client: object | None, most: int) -> InFlight:
+    room = InFlight(most=most)
+    return room if client is None else _measured.setdefault(client, room)
+
+
 @dataclass(frozen=True)
 class _Answered:
     page: Page | None
@@ -110,9 +115,7 @@ def side_by_side(
     waiting = iter(sends)
     started: deque[Future[_Answered]] = deque()
     failure: Exception | None = None
-    room = InFlight(most=most_in_flight)
-    if client is not None:
-        room = _measured.setdefault(client, room)
+    room = _room_of(client, most_in_flight)
     with ThreadPoolExecutor(most_in_flight, thread_name_prefix="requests") as pool:
         try:
             while True:

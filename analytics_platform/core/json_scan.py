@@ -54,7 +54,7 @@ def scan(body: bytes, *, max_depth: int) -> Scanned | None:
 
     # Padded so that the bytes before a name always exist.
     text = _PADDING + body
-    escapes: NDArray[np.int32] | None = None
+    escapes: Any = None
     if b"\\" in body:
         escapes = np.flatnonzero(np.frombuffer(text, np.uint8) == _BACKSLASH)
         # As long as before: positions stay. Pairs of backslashes first, so that what is left before a quote escapes it.
@@ -70,7 +70,7 @@ def scan(body: bytes, *, max_depth: int) -> Scanned | None:
     lengths = ends - starts
     is_name = bytes_[np.minimum(closers + 1, len(text) - 1)] == _COLON
     # A single byte between two strings is a colon or a comma: only longer gaps hold brackets and numbers.
-    long = np.flatnonzero(lengths > 1)
+    long: Any = np.flatnonzero(lengths > 1)
     positions = _ranges(np, starts[long], lengths[long])
     between = bytes_[positions]
     colons_alone = int(np.count_nonzero(is_name[lengths[1:] == 1]))

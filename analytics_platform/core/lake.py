@@ -659,7 +659,7 @@ class _Stage:
             staged = b"".join((opening, (b"}\n" + opening).join(records), b"}\n"))
             self._records.write(staged)
             self.size += len(staged)
-            self._longest = max(self._longest, *map(len, map(memoryview, records)))
+            self._longest = max(self._longest, *(len(memoryview(record)) for record in records))
             self._look_for_unknown_fields(records)
         self._pages.append(self._page_row(number, page, days))
 
@@ -697,8 +697,8 @@ class _Stage:
         if not self.size:
             record_type = _struct(self._spec.wire)
             engine.execute(
-                f"CREATE OR REPLACE VIEW records AS SELECT CAST(NULL AS INTEGER) AS p, CAST(NULL AS {record_type}) AS r, "
-                "CAST(NULL AS VARCHAR) AS x WHERE false"
+                "CREATE OR REPLACE VIEW records AS SELECT CAST(NULL AS INTEGER) AS p, "
+                f"CAST(NULL AS {record_type}) AS r, CAST(NULL AS VARCHAR) AS x WHERE false"
             )
             return
         self.has_unknown_fields = self._may_have_unknown_fields and self._find_unknown_fields(engine)
@@ -1154,7 +1154,8 @@ def _read_ndjson(path: Path, columns: Mapping[str, str], *, longest_bytes: int =
         longest_bytes: of a line; a thread's buffer is made for it, so that a bound nobody needs costs memory.
     """
     typed = ", ".join(f"{_quote(name)}: '{type_.replace(chr(39), chr(39) * 2)}'" for name, type_ in columns.items())
-    options = f"format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = {max(longest_bytes, _SMALLEST_BUFFER_BYTES)}"
+    largest = max(longest_bytes, _SMALLEST_BUFFER_BYTES)
+    options = f"format = 'newline_delimited', columns = {{{typed}}}, maximum_object_size = {largest}"
     return f"read_json({_literal(path)}, {options})"
 
 

@@ -1,6 +1,6 @@
 """One strict JSON reading for every byte that comes from a vendor.
 
-Belongs here: `parse`, `Document` (the same rules without building what nobody reads), and the reasons a body is refused.
+Belongs here: `parse`, `Document` (the same rules without building what nobody reads), the reasons a body is refused.
 Does not belong here: turning records into columns (`core.lake`), writing JSON, content types (`core.http`).
 
 Why not `json.loads`, orjson or DuckDB alone: of one duplicate key they keep different values, orjson turns integers

@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers", action="store_true", help="the other loaders instead of the parts")
     parser.add_argument("--to", type=Path, help=f"another page than docs/{PAGE.name}")
     chosen = parser.parse_args(arguments)
-    parts = {"peers": PEERS_PART} if chosen.peers else {n: PARTS[n] for n in PARTS if not chosen.only or n in chosen.only}
+    wanted = {name: part for name, part in PARTS.items() if not chosen.only or name in chosen.only}
+    parts = {"peers": PEERS_PART} if chosen.peers else wanted
     page = chosen.to or (None if chosen.short else PAGE)
     all_held = True
     for name, part in parts.items():

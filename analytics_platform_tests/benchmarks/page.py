@@ -19,8 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 _HEAD = """# Benchmarks: the path of a row
 
-Written by `make bench` and `make bench-peers`, section by section; do not edit. Ratios are of one run on one machine and
-say more than seconds. The code is in `analytics_platform_tests/benchmarks/`.
+Written by `make bench` and `make bench-peers`, section by section; do not edit. Ratios are of one run on one
+machine and say more than seconds. The code is in `analytics_platform_tests/benchmarks/`.
 """
 
 

@@ -192,8 +192,8 @@ def increment_part(is_short: bool) -> Result:
             for size in sizes
         ],
         figures=[
-            Figure(what="CPU of a day on the largest, times the smallest", found=medians[sizes[-1]] / medians[sizes[0]], limit=1.2),
-            Figure(what="wall of a day on the largest, times the smallest", found=walls[sizes[-1]] / walls[sizes[0]], limit=1.2),
+            Figure(what=f"{what} on the largest, times the smallest", found=of[sizes[-1]] / of[sizes[0]], limit=1.2)
+            for what, of in (("CPU", medians), ("wall", walls))
         ],
     )
 
@@ -204,12 +204,8 @@ PARTS: Mapping[str, Part] = {
         shows="500,000 nested rows in pages of 1,000, every promise on, beside the barest pipe to the same types.",
         run=pipe_part,
     ),
-    "memory": Part(
-        title="Memory", shows="5,000,000 rows of one partition in the memory of 500,000.", run=memory_part
-    ),
-    "refused": Part(
-        title="A 429 at page 40 of 50", shows="No page is paid for twice.", run=refused_part
-    ),
+    "memory": Part(title="Memory", shows="5,000,000 rows of one partition in the memory of 500,000.", run=memory_part),
+    "refused": Part(title="A 429 at page 40 of 50", shows="No page is paid for twice.", run=refused_part),
     "slow-line": Part(
         title="Many small requests", shows="The statistics of 28 days at 150 ms latency.", run=slow_line_part
     ),

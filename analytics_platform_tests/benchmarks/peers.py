@@ -210,7 +210,8 @@ def peers_part(is_short: bool) -> Result:
     figures = []
     if speeds["ours"] and speeds["theirs"]:
         ratio = sum(speeds["ours"]) / len(speeds["ours"]) / max(speeds["theirs"])
-        figures = [Figure(what="our rows/s, times the fastest that stores its rows", found=ratio, limit=8, at_least=True)]
+        what = "our rows/s, times the fastest that stores its rows"
+        figures = [Figure(what=what, found=ratio, limit=8, at_least=True)]
     return Result(
         columns=("loader", "wall s", "CPU s per M rows", "peak MiB (running maximum)", "rows/s", "note"),
         rows=rows,

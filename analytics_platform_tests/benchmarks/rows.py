@@ -81,7 +81,7 @@ class Pages:
         """One page with the link to the next."""
         world = self._world
         day = world.day_of(page)
-        of_day = [first for first in (page * world.days // world.pages,)][0]
+        of_day = page * world.days // world.pages
         first_of_day = -(-of_day * world.pages // world.days)
         last_of_day = -(-(of_day + 1) * world.pages // world.days)
         share = (page - first_of_day) / max(1, last_of_day - first_of_day)

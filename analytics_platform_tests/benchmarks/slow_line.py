@@ -77,9 +77,7 @@ async def _relay(pipe: Connection, sandbox: Sandbox, latency_seconds: float) -> 
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     server = await asyncio.start_server(accept, sock=listening)
-    environment = sandbox.environment() | {
-        "PIRSCH_BASE_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    }
+    environment = sandbox.environment() | {"PIRSCH_BASE_URL": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
     site = sandbox.world.sites[0]
     pipe.send((environment, site.key, site.timezone, site.pirsch_domain_id, sandbox.world.last_day))
     while True:
@@ -109,9 +107,7 @@ def statistics_over(*, days: int, latency_seconds: float) -> OverALine:
     finally:
         vendor.terminate()
         vendor.join()
-    return OverALine(
-        requests=requests, seconds=seconds, least_seconds=requests * latency_seconds / REQUESTS_AT_FIRST
-    )
+    return OverALine(requests=requests, seconds=seconds, least_seconds=requests * latency_seconds / REQUESTS_AT_FIRST)
 
 
 def _run(home: Path, site: SiteContext, days: list[date]) -> float:

@@ -1,4 +1,4 @@
-"""A decode that streams gives what the other one gives: beside the fetch, from landing, with a key twice, with a fault."""
+"""A decode that streams gives what the other one gives: beside the fetch, from landing, a key twice, with a fault."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class _Client:
         return None
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything streams, a few pages a segment."""
     monkeypatch.setattr(lake_stream, "SEGMENT_BYTES", 4_000)

@@ -149,7 +149,7 @@ def test_an_ordinary_page_is_cheap() -> None:
 # ------------------------------------------------------------------------------------------------ large bodies
 
 
-@pytest.fixture()
+@pytest.fixture
 def every_body_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strict_json, "_LARGE_BYTES", 0)
 
@@ -179,33 +179,11 @@ def test_a_large_body_is_read_and_refused_as_a_small_one(body: bytes) -> None:
     assert repr(quickly(body)) == repr(exactly(body))
 
 
-SCRAPS = st.lists(
-    st.sampled_from(
-        [
-            "[",
-            "]",
-            "{",
-            "}",
-            ",",
-            ":",
-            '"a"',
-            '"b"',
-            '"aa"',
-            '"a":',
-            '"b":',
-            '"',
-            "\\",
-            '\\"',
-            "\\u0061",
-            "\\ud83d",
-            "\n",
-            " ",
-            "1",
-        ]
-        + ["-0", "-", "0", "1.5", "1e5", "1e999", "9223372036854775808", "null", "true", "NaN", "é", '"c":[1,{"a":2}]']
-    ),
-    max_size=14,
-).map("".join)
+TOKENS = (
+    ["[", "]", "{", "}", ",", ":", '"a"', '"b"', '"aa"', '"a":', '"b":', '"', "\\", '\\"', "\\u0061", "\\ud83d", "\n"],
+    ["1", "-0", "-", "0", "1.5", "1e5", "1e999", "9223372036854775808", "null", "NaN", "é", '"c":[1,{"a":2}]', " "],
+)
+SCRAPS = st.lists(st.sampled_from([token for tokens in TOKENS for token in tokens]), max_size=14).map("".join)
 
 
 @pytest.mark.usefixtures("every_body_is_large")
@@ -231,7 +209,7 @@ def test_a_large_value_comes_back_whole(value: object, indent: int | None, ascii
 @pytest.mark.parametrize("others", [0, 40])
 def test_a_name_twice_is_found_wherever_it_is(name: str, others: int) -> None:
     more = "".join(f'"other_{n}":{{"{name}":[{{"{name}":1}}]}},' for n in range(others))
-    once = '[{%s"%s":1},{"%s":1}]' % (more, name, name)
+    once = f'[{{{more}"{name}":1}},{{"{name}":1}}]'
     assert parse(once.encode()) == json.loads(once)
     for twice in ('[{"%s":0,%s"%s":1}]', '[{"x":{"y":1}},{"%s":0,%s"%s":1}]', '{"%s":[],%s"%s":1}'):
         with pytest.raises(MalformedResponse, match="same key twice"):

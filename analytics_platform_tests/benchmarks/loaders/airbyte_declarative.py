@@ -13,8 +13,8 @@ from pathlib import Path
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("AIRBYTE_OFFLINE_MODE", "1")
 
-import airbyte as ab  # noqa: E402  (the environment is read on import)
-from airbyte.caches import DuckDBCache  # noqa: E402
+import airbyte as ab
+from airbyte.caches import DuckDBCache
 
 url, folder = sys.argv[1], Path(sys.argv[2])
 MANIFEST = {
@@ -46,7 +46,12 @@ MANIFEST = {
             },
             "retriever": {
                 "type": "SimpleRetriever",
-                "requester": {"type": "HttpRequester", "url_base": url, "path": "/api/v1/sessions", "http_method": "GET"},
+                "requester": {
+                    "type": "HttpRequester",
+                    "url_base": url,
+                    "path": "/api/v1/sessions",
+                    "http_method": "GET",
+                },
                 "record_selector": {
                     "type": "RecordSelector",
                     "extractor": {"type": "DpathExtractor", "field_path": ["sessions"]},
