@@ -113,7 +113,7 @@ def environment(name: str) -> Path:
         return folder
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    pins = ["--require-hashes", "--only-binary", ":all:", "-r", str(_LOADERS / f"{name}.requirements.txt")]
+    pins = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(_LOADERS / f"{name}.requirements.txt")]
     done = subprocess.run([*pip, *pins], capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]

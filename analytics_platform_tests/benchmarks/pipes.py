@@ -10,7 +10,8 @@ Does not belong here: repeating and comparing (`parts`), the server.
 * `ideal`: httpx → bytes → msgspec.Raw split → NDJSON → DuckDB with explicit columns → Parquet, and no promise at all;
 * `replay`: the pages that `ours` landed in the same home, decoded again.
 
-Times are taken inside the process, after its imports; the peak is of the whole process.
+Times are taken inside the process, after its imports, also those that ours makes late; the peak is of the whole
+process.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from pathlib import Path
 import duckdb
 import httpx
 import msgspec
+import numpy  # noqa: F401  (these three are imported late by ours)
+import pyarrow.compute
+import pyarrow.parquet  # noqa: F401
 from pydantic import SecretStr
 
 from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
 from analytics_platform.core.forecast import (
@@ -122,17 +122,20 @@ def _newest_first(
     )
 
 
-def _moments(field: str, instant_field: str, page: Page) -> Iterator[tuple[datetime, str]]:
+def _moments(field: str, instant_field: str, page: Page) -> list[tuple[datetime, str]]:
     found = picked(page.body, field, (instant_field, "id"))
     if found is None:
         found = [(record.get(instant_field), record.get("id")) for record in _records(page, field)]
-    for text, key in found:
-        try:
-            instant = datetime.fromisoformat(text) if isinstance(text, str) else None
-        except ValueError:
-            continue
-        if instant is not None and instant.tzinfo is not None:
-            yield instant, str(key)
+    return _instants(found) or [moment for entry in found for moment in _instants([entry])]
+
+
+def _instants(found: Sequence[tuple[Any, ...]]) -> list[tuple[datetime, str]]:
+    """Instants with their ids; empty where one of them is no instant, or does not say of which zone."""
+    try:
+        moments = [(datetime.fromisoformat(text), str(key)) for text, key in found]
+    except (TypeError, ValueError):
+        return []
+    return [] if any(at.tzinfo is None for at, _ in moments) else moments
 
 
 # -------------------------------------------------------------------------------------------------------------- events
