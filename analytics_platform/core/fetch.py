@@ -245,7 +245,7 @@ class Fetcher:
                 writer.settle()
 
     def _open_batches(self, stream: Stream, site: SiteContext) -> list[Batch]:
-        return [b for b in self._landing.batches(stream.vendor, stream.name, site.key) if not b.is_complete]
+        return self._landing.batches(stream.vendor, stream.name, site.key, only_open=True)
 
     def _chunks(
         self, stream: Stream, site: SiteContext, remaining: Sequence[date], *, refresh: bool
