@@ -168,7 +168,8 @@ def _run(peer: Peer, url: str, folder: Path, pages: int) -> _Ran:
 def _stored(peer: Peer, folder: Path, said: str) -> int:
     """What is really there, not what a loader says."""
     if not peer.stores:
-        return int(said.rpartition("rows ")[2].split()[0])
+        told = [line for line in said.splitlines() if line.startswith("rows ")]
+        return int(told[-1].split()[1]) if told else 0
     if not peer.environment:
         source = f"'{folder}/lake/smartlook/sessions/site=shop/*/part.parquet'"
         return int(duckdb.sql(f"SELECT count(*) FROM {source}").fetchall()[0][0])
