@@ -7,7 +7,7 @@ PORT ?= 3000
 CLIENTS := .clients
 CLIENTS_SOURCE := analytics_platform_tests/official_clients
 
-.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench-quota bench-rebuild score
+.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench bench-peers bench-quota bench-rebuild score
 
 install: $(STAMP)
 
@@ -60,6 +60,14 @@ lint: $(STAMP)
 
 check: lint test
 
+# The figures of docs/benchmarks.md: twenty minutes on a quiet machine; BENCH="--short --only pipe" to iterate.
+bench: $(STAMP)
+	$(BIN)/python -m analytics_platform_tests.benchmarks $(BENCH)
+
+# The same rows through other loaders, each in an environment of its own below .peers, made when it is first needed.
+bench-peers: $(STAMP)
+	$(BIN)/python -m analytics_platform_tests.benchmarks --peers $(BENCH)
+
 # The figures of docs/quota.md: an hour; BENCH=--short takes minutes.
 bench-quota: $(STAMP)
 	$(BIN)/python -m analytics_platform_tests.simulation.figures $(BENCH)
@@ -69,7 +77,7 @@ score: $(STAMP)
 	$(BIN)/python -m analytics_platform_tests.score $(SCORE)
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) .analytics_platform dbt_project/target dbt_project/logs
+	rm -rf $(VENV) $(CLIENTS) .peers .analytics_platform dbt_project/target dbt_project/logs
 
 # Rebuild equality: 200 random sequences of incremental builds with late data end as a full refresh does.
 bench-rebuild: $(STAMP)

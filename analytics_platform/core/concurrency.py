@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from analytics_platform.core.paging import Page
 from analytics_platform.core.waiting import tallied
@@ -80,6 +81,11 @@ class InFlight:
         return min(self._most, max(_LEAST, math.ceil(on_their_way * (1 + _SPARE_SHARE)) + _SPARE))
 
 
+def _room_of(client: object | None, most: int) -> InFlight:
+    room = InFlight(most=most)
+    return room if client is None else _measured.setdefault(client, room)
+
+
 @dataclass(frozen=True)
 class _Answered:
     page: Page | None
@@ -87,8 +93,15 @@ class _Answered:
     waited_seconds: float
 
 
+_measured: WeakKeyDictionary[object, InFlight] = WeakKeyDictionary()
+"""By client: a day of a stream is over before much is measured, and the days after it go over the same line."""
+
+
 def side_by_side(
-    sends: Iterable[Callable[[], Page | None]], *, most_in_flight: int = REQUESTS_IN_FLIGHT
+    sends: Iterable[Callable[[], Page | None]],
+    *,
+    most_in_flight: int = REQUESTS_IN_FLIGHT,
+    client: object | None = None,
 ) -> Iterator[Page]:
     """Send with at most `most_in_flight` unlanded answers, and yield the pages in the order of `sends`.
 
@@ -97,11 +110,12 @@ def side_by_side(
     Args:
         sends: the requests; taken one by one as there is room for them, None for a page that does not exist.
         most_in_flight: a lower bound than `REQUESTS_IN_FLIGHT` where less may be lost.
+        client: what sends them; what its requests taught is kept as long as it lives.
     """
     waiting = iter(sends)
     started: deque[Future[_Answered]] = deque()
     failure: Exception | None = None
-    room = InFlight(most=most_in_flight)
+    room = _room_of(client, most_in_flight)
     with ThreadPoolExecutor(most_in_flight, thread_name_prefix="requests") as pool:
         try:
             while True:

@@ -21,6 +21,7 @@ from typing import Any
 from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.errors import DataError, NotBackfillable, PlatformError, QuotaError, Where
 from analytics_platform.core.lake import DecodedPartition, Lake, LakeViews
+from analytics_platform.core.lake_stream import Following
 from analytics_platform.core.landing import Batch, BatchWriter, Landing
 from analytics_platform.core.partitions import contiguous, day_ends_at, today
 from analytics_platform.core.progress import Progress, tell
@@ -145,6 +146,7 @@ class Fetcher:
         self._clock = clock or SystemClock()
         self._log = log or logging.getLogger("analytics_platform")
         self._describe = describe_progress
+        self._following: Following | None = None
 
     def run(
         self,
@@ -175,9 +177,13 @@ class Fetcher:
             outcome.error = error.located(vendor=stream.vendor, site=site.key)
             return outcome
         outcome.not_backfillable = [d for d, s in states.items() if s.batch is None and not s.is_backfillable]
-        if _wanted(states, refresh=refresh):
-            self._fetch(stream, site, days, outcome, connect, refresh=refresh)
-        self._decode(stream, site, days, outcome, tables)
+        self._following = None
+        try:
+            if _wanted(states, refresh=refresh):
+                self._fetch(stream, site, days, outcome, connect, refresh=refresh)
+            self._decode(stream, site, days, outcome, tables)
+        finally:
+            self._follow(None)
         if outcome.not_backfillable and not outcome.decoded and outcome.error is None and outcome.deferred is None:
             outcome.error = _not_backfillable(stream, site, outcome.not_backfillable)
         return outcome
@@ -239,7 +245,7 @@ class Fetcher:
                 writer.settle()
 
     def _open_batches(self, stream: Stream, site: SiteContext) -> list[Batch]:
-        return [b for b in self._landing.batches(stream.vendor, stream.name, site.key) if not b.is_complete]
+        return self._landing.batches(stream.vendor, stream.name, site.key, only_open=True)
 
     def _chunks(
         self, stream: Stream, site: SiteContext, remaining: Sequence[date], *, refresh: bool
@@ -294,13 +300,20 @@ class Fetcher:
                 log=self._log,
             )
             already = writer.landed_records
+            # What an earlier run has landed of the batch is not at hand here: then it is decoded from landing.
+            following = None if writer.landed else self._lake.follow(stream.tables, site=site.key, days=days)
+            self._follow(following)
             try:
                 for page in stream.extract(client, extraction):
                     kept, stripped = strip_before_landing(page, stream.tables, self._tombstones, site.key)
                     if kept is not None:
-                        writer.append(kept, stripped=stripped)
+                        line = writer.append(kept, stripped=stripped)
+                        if following is not None:
+                            following.add(line, kept)
                     self._report(stream, site, days, writer, already, begun)
-                writer.complete()
+                sealed = writer.complete()
+                if following is not None:
+                    following.batch = sealed.path
                 remaining[:] = [day for day in remaining if day not in days]
             except PlatformError:
                 writer.settle()
@@ -310,6 +323,12 @@ class Fetcher:
                 outcome.requests += writer.appended_requests
                 outcome.pages += writer.appended_pages
                 outcome.records += writer.landed_records
+
+    def _follow(self, following: Following | None) -> None:
+        """The decode that goes along with the batch being fetched; the one before it ends."""
+        if self._following is not None:
+            self._following.close()
+        self._following = following
 
     def _report(
         self, stream: Stream, site: SiteContext, days: list[date], writer: BatchWriter, already: int, begun: float
@@ -362,6 +381,9 @@ class Fetcher:
         """All batches in one pass; when one of them cannot be read, batch by batch, so that only its own days fail."""
         if not assignments:
             return []
+        followed = None if self._following is None else self._following.take(spec, assignments)
+        if followed is not None:
+            return followed
         try:
             return self._lake.decode(spec, assignments, site=site.key)
         except DataError as error:

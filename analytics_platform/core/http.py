@@ -31,6 +31,7 @@ as far as the wire and was not refused with 401 or 429.
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.cookiejar
 import json as json_module
 import logging
@@ -214,11 +215,21 @@ class Response:
         Raises:
             MalformedResponse: see `core.strict_json.parse`.
         """
-        return self._parsed
+        return self.document.value
 
     @functools.cached_property
-    def _parsed(self) -> object:
-        return strict_json.parse(self.body, max_depth=self.max_depth)
+    def document(self) -> strict_json.Document:
+        """The body as strict JSON, checked once and built where somebody asks.
+
+        Raises:
+            MalformedResponse: as `json`.
+        """
+        return strict_json.Document(self.body, max_depth=self.max_depth)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Of the body, in hexadecimal."""
+        return hashlib.sha256(self.body).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -679,7 +690,7 @@ class HttpClient:
                 status=answer.status,
             )
         try:
-            response.json()
+            _ = response.document
         except MalformedResponse as error:
             error.status = answer.status
             if not answer.proves_its_end:

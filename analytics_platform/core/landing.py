@@ -202,8 +202,15 @@ class Landing:
         self.root = root
         self.clock = clock or SystemClock()
 
-    def batches(self, vendor: str, stream: str, site: str) -> list[Batch]:
-        """Every batch of the stream and site, oldest first by the time it was begun.
+    def batches(
+        self, vendor: str, stream: str, site: str, *, days: Sequence[date] | None = None, only_open: bool = False
+    ) -> list[Batch]:
+        """Batches of the stream and site, oldest first by the time they were begun: every one by default.
+
+        Args:
+            days: only those that cover one of them; the others' seals are not read, so that a day costs the same
+                whatever else is landed.
+            only_open: only those that are not complete.
 
         Raises:
             LandingCorrupt: a batch's seal cannot be read.
@@ -214,9 +221,11 @@ class Landing:
         found = []
         for day_folder in base.iterdir():
             span = _parse_day_folder(day_folder.name)
-            if span is None:
+            if span is None or (days is not None and not any(span[0] <= day <= span[1] for day in days)):
                 continue
             for folder in day_folder.iterdir():
+                if only_open and (folder / "batch.json").exists():
+                    continue
                 if folder.is_dir() and not folder.name.startswith("."):
                     found.append(_load_batch(folder, vendor, stream, site, span))
         return sorted(found, key=lambda batch: batch.path.name)
@@ -226,7 +235,7 @@ class Landing:
         absent.
         """
         covering: dict[date, Batch] = {}
-        for batch in self.batches(vendor, stream, site):
+        for batch in self.batches(vendor, stream, site, days=days):
             part = batch if batch.is_complete else _settled_part(batch)
             if part is not None:
                 covering.update({day: part for day in days if part.covers(day)})
@@ -457,7 +466,7 @@ class BatchWriter:
         line = LandedPage(
             offset=self._end,
             length=len(frame),
-            sha256=hashlib.sha256(page.body).hexdigest(),
+            sha256=page.sha256,
             size=len(page.body),
             call=page.call,
             call_kind=page.call_kind,

@@ -23,10 +23,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from analytics_platform.core.errors import (
     CursorExpired,
@@ -67,6 +67,8 @@ class Page:
         status, endpoint, received_at, attempts: of the answer.
         context: for `TableSpec.context`; has "day" when the call is for one day.
         records: number of records in the page.
+        digest: a body and its sha256, where somebody has computed it.
+        split: a body, the member that is its list of records, and these raw, where somebody has split them.
     """
 
     call: str
@@ -80,6 +82,23 @@ class Page:
     context: Mapping[str, str] = field(repr=False)
     records: int
     attempts: int
+    digest: tuple[bytes, str] | None = field(default=None, repr=False, compare=False)
+    split: tuple[bytes, str, Sequence[Any]] | None = field(default=None, repr=False, compare=False)
+
+    def raw_records(self, *paths: str) -> Sequence[Any] | None:
+        """The raw records at the one path (`TableSpec.records`) where they are at hand; None where the body has to be
+        split, also because raw line ends in it would not do as lines.
+        """
+        if self.split is None or self.split[0] is not self.body or paths != (self.split[1],):
+            return None
+        return None if b"\n" in self.body or b"\r" in self.body else self.split[2]
+
+    @property
+    def sha256(self) -> str:
+        """Of the body, in hexadecimal; computed anew when the body is another one than `digest` was taken of."""
+        if self.digest is not None and self.digest[0] is self.body:
+            return self.digest[1]
+        return hashlib.sha256(self.body).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +283,7 @@ def paginate(
     call: str,
     call_kind: str,
     context: Mapping[str, str],
+    records_at: str | None = None,
     vendor: str | None = None,
     max_pages: int = 10_000,
     max_empty_pages: int = 10,
@@ -277,6 +297,8 @@ def paginate(
         call: stamped on each `Page`.
         call_kind: stamped on each `Page`.
         context: stamped on each `Page`.
+        records_at: member of the body that is the list of records, where nobody looks into them here: `records_of` then
+            gets a body whose records are not built.
         vendor: for messages.
         max_pages: the walk is refused beyond this many.
         max_empty_pages: consecutive pages without a record before the walk is refused (Fivetran's figure).
@@ -292,7 +314,7 @@ def paginate(
     received = first_records = 0
     while upcoming is not None:
         response = _send(send, upcoming, strategy)
-        parsed = response.json()
+        parsed = response.json() if records_at is None else response.document.outline(records_at)
         records = len(records_of(parsed))
         guard.saw_page(response, records)
         if upcoming.sequence == 0:
@@ -317,6 +339,7 @@ def paginate(
             call_kind=call_kind,
             context=context,
             records=records,
+            records_at=records_at,
         )
         upcoming = following
 
@@ -335,7 +358,9 @@ def _page(
     call_kind: str,
     context: Mapping[str, str],
     records: int,
+    records_at: str | None = None,
 ) -> Page:
+    raw = None if records_at is None else response.document.raw_records(records_at)
     return Page(
         call=call,
         call_kind=call_kind,
@@ -348,6 +373,8 @@ def _page(
         context=context,
         records=records,
         attempts=response.attempts,
+        digest=(response.body, response.sha256),
+        split=None if raw is None or records_at is None else (response.body, records_at, raw),
     )
 
 
@@ -373,7 +400,7 @@ class _LoopGuard:
         self._max_pages = max_pages
         self._max_empty_pages = max_empty_pages
         self._asked: set[tuple[object, ...]] = set()
-        self._bodies: set[bytes] = set()
+        self._bodies: set[str] = set()
         self._empty_pages = 0
 
     def saw_page(self, response: Response, records: int) -> None:
@@ -384,7 +411,7 @@ class _LoopGuard:
                 self._refuse(f"{self._empty_pages} pages in a row held no record and the list did not end", response)
             return
         self._empty_pages = 0
-        digest = hashlib.sha256(response.body).digest()
+        digest = response.sha256
         if digest in self._bodies:
             self._refuse("the same page came a second time", response)
         self._bodies.add(digest)

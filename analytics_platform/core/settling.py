@@ -90,7 +90,7 @@ class Reached:
         self._sequence = 0 if interrupted is None else interrupted.pages
         # Pages that were landed without a stamp were out of order: then nothing after them can be stamped either.
         self._in_order = interrupted is None or interrupted.pages == 0 or self.back_to is not None
-        self._seen: tuple[frozenset[str], ...] = ()
+        self._seen: tuple[list[Moment], ...] = ()
         self._begun_anew_at: datetime | None = None
 
     def begin(self) -> datetime | None:
@@ -101,15 +101,17 @@ class Reached:
     def stamped(self, page: Page, moments: Iterable[Moment]) -> Page:
         found = list(moments)
         newest_allowed = self.back_to
-        known = frozenset().union(*self._seen)
-        late = [at for at, key in found if newest_allowed is not None and at > newest_allowed and key not in known]
-        # The first page after a cut repeats records of the instants around it.
-        if late and not self._is_overlap(late):
-            self._in_order = False
-        if found:
-            oldest = min(at for at, _ in found)
+        instants = [at for at, _ in found]
+        if newest_allowed is not None and instants and max(instants) > newest_allowed:
+            known = {key for keys in self._seen for _, key in keys}
+            late = [at for at, key in found if at > newest_allowed and key not in known]
+            # The first page after a cut repeats records of the instants around it.
+            if late and not self._is_overlap(late):
+                self._in_order = False
+        if instants:
+            oldest = min(instants)
             self.back_to = oldest if self.back_to is None else min(self.back_to, oldest)
-        self._seen = (*self._seen, frozenset(key for _, key in found))[-2:]
+        self._seen = (*self._seen, found)[-2:]
         context = dict(page.context)
         if not self._in_order:
             context |= {SETTLED_FROM: ""}

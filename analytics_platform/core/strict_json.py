@@ -1,6 +1,6 @@
 """One strict JSON reading for every byte that comes from a vendor.
 
-Belongs here: `parse`, and the reasons a body is refused.
+Belongs here: `parse`, `Document` (the same rules without building what nobody reads), the reasons a body is refused.
 Does not belong here: turning records into columns (`core.lake`), writing JSON, content types (`core.http`).
 
 Why not `json.loads`, orjson or DuckDB alone: of one duplicate key they keep different values, orjson turns integers
@@ -8,25 +8,39 @@ of 2^64 and more into floats, DuckDB accepts NaN and a trailing comma (RELIABILI
 the same to all three.
 
 Speed: the stock C scanner does the work. Depth is measured before it runs, on the bytes outside strings, with `bytes`
-methods only, because the scanner recurses and a nesting bomb must not reach it.
+methods only, because the scanner recurses and a nesting bomb must not reach it. A large body is looked at as an array
+first (`core.json_scan`): where that proves that every reader would read the same, msgspec reads it, five times faster.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+import msgspec
+import msgspec.structs
 
 from analytics_platform.core.errors import MalformedResponse
+from analytics_platform.core.json_scan import Scanned, scan
 
-__all__ = ["parse"]
+__all__ = ["Document", "parse", "picked"]
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+_LARGE_BYTES: Final = 32 * 1024
+"""From here on looking at the body as an array costs less than reading it exactly."""
+_HUGE_BYTES: Final = 256 * 1024 * 1024
+"""Beyond what the scan's numbers are made for (and four times what the transport lets through)."""
+
+_RAW_RECORDS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class _RuleError(ValueError):
@@ -49,6 +63,111 @@ def parse(body: bytes, *, max_depth: int = 64) -> object:
             number that overflows to it, a lone surrogate, trailing data, or any syntax error. Names the position,
             never the content.
     """
+    if _proved(body, max_depth) is not None:
+        return msgspec.json.decode(body)
+    return _read_exactly(body, max_depth)
+
+
+class Document:
+    """One strict JSON document: every rule is checked at once, values are built when they are asked for.
+
+    Args:
+        body: the decoded bytes of the answer.
+        max_depth: as `parse`.
+
+    Raises:
+        MalformedResponse: as `parse`.
+    """
+
+    def __init__(self, body: bytes, *, max_depth: int = 64) -> None:
+        self._body = body
+        self._shell: Any = None
+        self._list_name = ""
+        self._records: list[msgspec.Raw] | None = None
+        found = _proved(body, max_depth, parse_all=False)
+        if found is None:
+            self.value = _read_exactly(body, max_depth)
+            return
+        try:
+            self._split(found)
+        except msgspec.DecodeError:
+            # Not JSON: the exact reader says where and why.
+            self.value = _read_exactly(body, max_depth)
+
+    def _split(self, found: Scanned) -> None:
+        start, end = found.list_start, found.list_end
+        if start is None or end is None:
+            self.value = msgspec.json.decode(self._body)
+            return
+        self._records = _RAW_RECORDS.decode(memoryview(self._body)[start:end])
+        self._shell = msgspec.json.decode(self._body[: start + 1] + self._body[end - 1 :])
+        if isinstance(self._shell, dict):
+            # What was scanned has no name with an escape in it, and no white space between a name and its colon.
+            self._list_name = self._body[:start].rstrip()[:-2].rpartition(b'"')[2].decode()
+
+    @functools.cached_property
+    def value(self) -> object:
+        """All of it, as `parse` gives it."""
+        return msgspec.json.decode(self._body)
+
+    def outline(self, name: str) -> object:
+        """The document with the records of its list `name` as they came: `msgspec.Raw` where it is large, values else.
+
+        "" is the root. Only how many there are, and their bytes, mean the same in both.
+        """
+        records = self.raw_records(name)
+        if records is None:
+            return self.value
+        return records if isinstance(self._shell, list) else {**self._shell, name: records}
+
+    def raw_records(self, name: str) -> list[msgspec.Raw] | None:
+        """The raw records of the list of this name, None where they were not split off."""
+        return self._records if name == self._list_name else None
+
+
+def picked(body: bytes, name: str, fields: Sequence[str]) -> list[tuple[Any, ...]] | None:
+    """Of each record of a checked body's list only these fields, in this order; what is absent is None.
+
+    Cheap, because nothing else is built. None where the body is not an object with a list of objects: then `parse`
+    says what it is.
+    """
+    try:
+        body_of, values_of = _picker(name, tuple(fields))
+        return list(map(values_of, body_of.decode(body).records))
+    except msgspec.ValidationError:
+        return None
+
+
+@functools.lru_cache(maxsize=32)
+def _picker(name: str, fields: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], Callable[[Any], tuple[Any, ...]]]:
+    numbered = [f"field_{number}" for number in range(len(fields))]
+    names = dict(zip(numbered, fields, strict=True))
+    record = msgspec.defstruct("Record", [(field, Any, None) for field in numbered], rename=names, gc=False)
+    listing = msgspec.defstruct("Listing", [("records", list[record])], rename={"records": name})  # type: ignore[valid-type]
+    return msgspec.json.Decoder(listing), msgspec.structs.astuple
+
+
+def _proved(body: bytes, max_depth: int, *, parse_all: bool = True) -> Scanned | None:
+    """What is proved of a large body; None for one that the exact reader has to look at.
+
+    Args:
+        parse_all: also that it is JSON at all.
+    """
+    if not _LARGE_BYTES <= len(body) < _HUGE_BYTES or body.startswith(_BOM):
+        return None
+    try:
+        body.decode("utf-8")
+        if b"\\u" in body:
+            _check_surrogates(body)
+        found = scan(body, max_depth=max_depth)
+        if found is not None and parse_all:
+            msgspec.json.decode(body, type=msgspec.Raw)
+    except (UnicodeDecodeError, _RuleError, msgspec.DecodeError):
+        return None
+    return found
+
+
+def _read_exactly(body: bytes, max_depth: int) -> object:
     try:
         if not body:
             raise _RuleError("it is empty")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from analytics_platform.core import strict_json
 from analytics_platform.core.errors import MalformedResponse
-from analytics_platform.core.strict_json import parse
+from analytics_platform.core.strict_json import Document, parse, picked
 
 REFUSED = {
     "empty": b"",
@@ -142,3 +144,102 @@ def test_an_ordinary_page_is_cheap() -> None:
     begun = time.process_time()
     parse(body)
     assert time.process_time() - begun < 0.5, f"{len(body):,} bytes"
+
+
+# ------------------------------------------------------------------------------------------------ large bodies
+
+
+@pytest.fixture
+def every_body_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strict_json, "_LARGE_BYTES", 0)
+
+
+def exactly(body: bytes) -> object:
+    """The exact reader's word: a value, or None and the refusal."""
+    try:
+        return strict_json._read_exactly(body, 64)
+    except MalformedResponse as refused:
+        return str(refused)
+
+
+def quickly(body: bytes) -> object:
+    try:
+        value = parse(body)
+        assert Document(body).value == value
+    except MalformedResponse as refused:
+        with pytest.raises(MalformedResponse, match=re.escape(str(refused))):
+            _ = Document(body).value
+        return str(refused)
+    return value
+
+
+@pytest.mark.usefixtures("every_body_is_large")
+@pytest.mark.parametrize("body", [*REFUSED.values(), *(body for body, _ in ACCEPTED.values())])
+def test_a_large_body_is_read_and_refused_as_a_small_one(body: bytes) -> None:
+    assert repr(quickly(body)) == repr(exactly(body))
+
+
+TOKENS = (
+    ["[", "]", "{", "}", ",", ":", '"a"', '"b"', '"aa"', '"a":', '"b":', '"', "\\", '\\"', "\\u0061", "\\ud83d", "\n"],
+    ["1", "-0", "-", "0", "1.5", "1e5", "1e999", "9223372036854775808", "null", "NaN", "é", '"c":[1,{"a":2}]', " "],
+)
+SCRAPS = st.lists(st.sampled_from([token for tokens in TOKENS for token in tokens]), max_size=14).map("".join)
+
+
+@pytest.mark.usefixtures("every_body_is_large")
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    SCRAPS | st.sampled_from(['{"a":%s}', "[%s]", '{"a":1,%s}']).flatmap(lambda shape: SCRAPS.map(lambda t: shape % t))
+)
+def test_no_scrap_of_json_is_read_differently_when_it_is_large(text: str) -> None:
+    body = text.encode()
+    assert repr(quickly(body)) == repr(exactly(body))
+
+
+@pytest.mark.usefixtures("every_body_is_large")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(VALUES, st.sampled_from([None, 1]), st.booleans())
+def test_a_large_value_comes_back_whole(value: object, indent: int | None, ascii_only: bool) -> None:
+    body = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
+    assert repr(quickly(body)) == repr(value)
+
+
+@pytest.mark.usefixtures("every_body_is_large")
+@pytest.mark.parametrize("name", ["id", "a_name_of_more_than_sixteen_bytes", "é" * 9, ""])
+@pytest.mark.parametrize("others", [0, 40])
+def test_a_name_twice_is_found_wherever_it_is(name: str, others: int) -> None:
+    more = "".join(f'"other_{n}":{{"{name}":[{{"{name}":1}}]}},' for n in range(others))
+    once = f'[{{{more}"{name}":1}},{{"{name}":1}}]'
+    assert parse(once.encode()) == json.loads(once)
+    for twice in ('[{"%s":0,%s"%s":1}]', '[{"x":{"y":1}},{"%s":0,%s"%s":1}]', '{"%s":[],%s"%s":1}'):
+        with pytest.raises(MalformedResponse, match="same key twice"):
+            parse((twice % (name, more, name)).encode())
+
+
+PAGE = {
+    "total": 3,
+    "empty": [],
+    "sessions": [{"id": n, "tags": ["a", "b"], "at": "x"} for n in range(2000)],
+    "_links": {"next": "l"},
+}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_outline_has_everything_but_the_records(indent: int | None) -> None:
+    body = json.dumps(PAGE, indent=indent).encode()
+    outline = Document(body).outline("sessions")
+    assert isinstance(outline, dict)
+    assert list(outline) == list(PAGE)
+    assert [json.loads(bytes(raw)) for raw in outline["sessions"]] == PAGE["sessions"]
+    assert {**outline, "sessions": PAGE["sessions"]} == PAGE
+    assert Document(body).outline("empty") == PAGE
+    assert [json.loads(bytes(raw)) for raw in Document(json.dumps(PAGE["sessions"]).encode()).outline("")] == PAGE[
+        "sessions"
+    ]  # type: ignore[attr-defined]
+
+
+def test_only_the_picked_fields_are_built() -> None:
+    found = picked(json.dumps(PAGE).encode(), "sessions", ("id", "absent"))
+    assert found == [(n, None) for n in range(2000)]
+    assert picked(b'{"sessions":[1]}', "sessions", ("id",)) is None
+    assert picked(b'{"other":[]}', "sessions", ("id",)) is None

@@ -89,7 +89,7 @@ def extract_reports(client: PirschClient, extraction: Extraction) -> Iterator[Pa
         ConfigurationError: the site has no domain_id.
         VendorError: see `PirschClient`.
     """
-    yield from side_by_side(_report_requests(client, extraction))
+    yield from side_by_side(_report_requests(client, extraction), client=client)
 
 
 _LISTS: Final[tuple[tuple[str, BreakdownMethod], ...]] = (

@@ -742,6 +742,7 @@ def _pages(send: Callable[[NextRequest], Response], label: str, stamp: _Stamp, p
         call=stamp.call,
         call_kind=stamp.call_kind,
         context=stamp.context or {},
+        records_at=stamp.records,
         vendor=_VENDOR,
     )
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from analytics_platform.core.day_walk import DayWalk, Order, Scope, Size
 from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
@@ -33,7 +33,7 @@ from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
 from analytics_platform.core.settling import SETTLED_FROM
 from analytics_platform.core.streams import Extraction, Stream
-from analytics_platform.core.strict_json import parse
+from analytics_platform.core.strict_json import parse, picked
 from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, SmartlookClient
 from analytics_platform.vendors.smartlook.tables import EVENT_DAILY, EVENTS, FUNNELS, SESSIONS, VISITORS
 
@@ -147,15 +147,20 @@ def _newest_first(
     ).pages()
 
 
-def _moments(field: str, instant_field: str, page: Page) -> Iterator[tuple[datetime, str]]:
-    for record in _records(page, field):
-        text = record.get(instant_field)
-        try:
-            instant = datetime.fromisoformat(text) if isinstance(text, str) else None
-        except ValueError:
-            continue
-        if instant is not None and instant.tzinfo is not None:
-            yield instant, str(record.get("id"))
+def _moments(field: str, instant_field: str, page: Page) -> list[tuple[datetime, str]]:
+    found = picked(page.body, field, (instant_field, "id"))
+    if found is None:
+        found = [(record.get(instant_field), record.get("id")) for record in _records(page, field)]
+    return _instants(found) or [moment for entry in found for moment in _instants([entry])]
+
+
+def _instants(found: Sequence[tuple[Any, ...]]) -> list[tuple[datetime, str]]:
+    """Instants with their ids; empty where one of them is no instant, or does not say of which zone."""
+    try:
+        moments = [(datetime.fromisoformat(text), str(key)) for text, key in found]
+    except (TypeError, ValueError):
+        return []
+    return [] if any(at.tzinfo is None for at, _ in moments) else moments
 
 
 def _is_number(value: object) -> TypeGuard[float]:

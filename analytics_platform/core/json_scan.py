@@ -1,0 +1,203 @@
+"""A large JSON body looked at as an array: whether anything in it could be read in two ways, and where its list is.
+
+Belongs here: the scan, on NumPy. Does not belong here: what is refused and in which words (`core.strict_json`), syntax:
+a body is scanned beside a parser that knows the grammar, and what is found here holds for bodies that it accepts.
+
+The scan proves, it never refuses: a body with an unusual feature (a name twice, a number that only arbitrary precision
+holds, white space before a colon) is left to the exact reader, which is ten times slower. What is proved, for a body
+that is JSON: no object has a name twice, no number is beyond 64 bits or the doubles, nothing is nested too deeply.
+
+How. Quotes alternate once escaped ones are out of the way, so a few array operations give every string; a string with a
+colon behind it is a name. What is between strings is a tenth of the body: there the brackets are, and the numbers. The
+object a name belongs to is the bracket that was opened last at the name's depth. Equal (object, length, first 8 and
+last 16 bytes) are taken for the same name: never missed, and a mistake costs only the exact reading.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Scanned", "scan"]
+
+_QUOTE, _COLON, _BACKSLASH = b'":\\'
+_PADDING: Final = b" " * 16
+_LONGEST_EXACT_DIGITS: Final = 18
+"""More in a row may be beyond 64 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scanned:
+    """What the scan found. Positions are offsets into the body, `list_end` is behind the bracket.
+
+    Args:
+        list_start, list_end: the longest array that is the body or a member of the body's object; None without one.
+    """
+
+    list_start: int | None
+    list_end: int | None
+
+
+def scan(body: bytes, *, max_depth: int) -> Scanned | None:
+    """What is proved about a body; None where nothing is, and the exact reader has to look.
+
+    Args:
+        body: bytes that are, or will be, accepted by a JSON parser.
+        max_depth: deepest allowed nesting of arrays and objects.
+    """
+    import numpy as np
+
+    # Padded so that the bytes before a name always exist.
+    text = _PADDING + body
+    escapes: Any = None
+    if b"\\" in body:
+        escapes = np.flatnonzero(np.frombuffer(text, np.uint8) == _BACKSLASH)
+        # As long as before: positions stay. Pairs of backslashes first, so that what is left before a quote escapes it.
+        text = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    bytes_ = np.frombuffer(text, np.uint8)
+    # Half as wide as positions are by default: the memory these arrays touch is most of what they cost.
+    quotes = np.flatnonzero(bytes_ == _QUOTE).astype(np.int32)
+    if len(quotes) % 2 or not len(quotes):
+        return None
+    openers, closers = quotes[0::2], quotes[1::2]
+    starts = np.concatenate((np.zeros(1, np.int32), closers + 1))
+    ends = np.concatenate((openers, np.array([len(text)], np.int32)))
+    lengths = ends - starts
+    is_name = bytes_[np.minimum(closers + 1, len(text) - 1)] == _COLON
+    # A single byte between two strings is a colon or a comma: only longer gaps hold brackets and numbers.
+    long: Any = np.flatnonzero(lengths > 1)
+    positions = _ranges(np, starts[long], lengths[long])
+    between = bytes_[positions]
+    colons_alone = int(np.count_nonzero(is_name[lengths[1:] == 1]))
+    if colons_alone + int(np.count_nonzero(between == _COLON)) != int(np.count_nonzero(is_name)):
+        return None  # white space before a colon: some name was not seen
+    if not _numbers_are_plain(np, between):
+        return None
+    if escapes is not None and _escaped_names(np, escapes, openers, closers, is_name):
+        return None
+    return _nested(np, text, bytes_, (openers, closers, is_name), (long, lengths[long], positions, between), max_depth)
+
+
+def _ranges(np: Any, starts: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    """All positions of the ranges, in order."""
+    ends = np.cumsum(lengths, dtype=np.int32)
+    positions: NDArray[np.int32] = np.repeat(starts - (ends - lengths), lengths)
+    positions += np.arange(len(positions), dtype=np.int32)
+    return positions
+
+
+def _numbers_are_plain(np: Any, between: NDArray[np.uint8]) -> bool:
+    """No exponent, and no more digits in a row than 64 bits hold."""
+    is_digit = (between - 48) <= 9  # wraps: one comparison instead of two
+    is_exponent = (between | 32) == 101
+    if bool(np.any(is_exponent[1:] & is_digit[:-1])):
+        return False
+    others = np.flatnonzero(~is_digit)
+    longest = int(np.diff(others, prepend=-1, append=len(between)).max(initial=0)) - 1
+    return longest <= _LONGEST_EXACT_DIGITS
+
+
+def _escaped_names(
+    np: Any,
+    escapes: NDArray[np.int32],
+    openers: NDArray[np.int32],
+    closers: NDArray[np.int32],
+    is_name: NDArray[np.bool_],
+) -> bool:
+    """Whether a name is written with an escape: it may be another name in disguise."""
+    holder = np.searchsorted(openers, escapes) - 1
+    if int(holder.min(initial=0)) < 0:
+        return True
+    return bool(np.any(is_name[holder] & (escapes < closers[holder])))
+
+
+def _nested(
+    np: Any,
+    text: bytes,
+    bytes_: NDArray[np.uint8],
+    strings: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]],
+    gaps: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]],
+    max_depth: int,
+) -> Scanned | None:
+    """Depth and names by object."""
+    openers, closers, is_name = strings
+    long, lengths, positions, between = gaps
+    folded = between | 32  # [ and { alike, ] and } alike
+    is_open, is_close = folded == 123, folded == 125
+    at = np.flatnonzero(is_open | is_close).astype(np.int32)
+    if not len(at):
+        return None
+    opens = is_open[at]
+    depth = np.cumsum(np.where(opens, np.int32(1), np.int32(-1)), dtype=np.int32)
+    if int(depth.max()) > max_depth or int(depth.min()) < 0 or int(depth[-1]) != 0:
+        return None
+    # Behind each bracket: the container one is in, as the number of the bracket that opened it.
+    by_depth = np.argsort(depth.astype(np.uint8), kind="stable")
+    # Within one depth the last opened bracket is the one, because siblings follow each other; the depth in front keeps
+    # the running maximum from looking across depths.
+    own = np.where(opens, depth * len(at) + np.arange(len(at), dtype=np.int32), np.int32(-1))
+    container = np.empty(len(at), np.int32)
+    container[by_depth] = np.maximum.accumulate(own[by_depth])
+    counted = np.bincount(np.repeat(long, lengths)[at], minlength=len(openers) + 1)
+    brackets_before = np.cumsum(counted)[:-1]
+    names = np.flatnonzero(is_name)
+    inside = brackets_before[names] - 1
+    if int(inside.min(initial=0)) < 0:
+        return None
+    if _is_any_twice(np, text, openers[names], closers[names], container[inside]):
+        return None
+    return _longest_list(np, bytes_, positions[at], opens, depth)
+
+
+def _is_any_twice(
+    np: Any, text: bytes, openers: NDArray[np.int32], closers: NDArray[np.int32], owners: NDArray[np.int32]
+) -> bool:
+    words = np.ndarray((len(text) - 7,), "<u8", buffer=text, strides=(1,))
+    lengths = closers - openers - 1
+    mixed = (words[closers - 8] & _masks(np)[np.minimum(lengths, 8)]) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    longest = int(lengths.max(initial=0))
+    if longest > 8:
+        mixed += (words[closers - 16] & _masks(np)[np.clip(lengths - 8, 0, 8)]) * np.uint64(0xC2B2AE3D27D4EB4F)
+    if longest > 16:
+        is_long = lengths > 16
+        mixed += np.where(is_long, words[np.where(is_long, openers + 1, 0)], 0) * np.uint64(0x165667B19E3779F9)
+    mixed += ((owners.astype(np.int64) << 8) + lengths).view(np.uint64)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(31)
+    mixed.sort()
+    return bool(np.any(mixed[1:] == mixed[:-1]))
+
+
+@functools.lru_cache(maxsize=1)
+def _masks(np: Any) -> NDArray[np.uint64]:
+    """For n from 0 to 8 the mask that keeps the last n of 8 bytes."""
+    masks: NDArray[np.uint64] = np.array([0, *((1 << 8 * n) - 1 << 8 * (8 - n) for n in range(1, 9))], np.uint64)
+    return masks
+
+
+def _longest_list(
+    np: Any,
+    bytes_: NDArray[np.uint8],
+    positions: NDArray[np.int32],
+    opens: NDArray[np.bool_],
+    depth: NDArray[np.int32],
+) -> Scanned:
+    """The array that holds the records: the body itself, or the longest member of its object."""
+    level = 1 if bytes_[positions[0]] == 91 else 2
+    firsts = np.flatnonzero(opens & (depth == level) & (bytes_[positions] == 91))
+    if not len(firsts):
+        return Scanned(list_start=None, list_end=None)
+    lasts = np.flatnonzero(~opens & (depth == level - 1))
+    lasts = lasts[np.searchsorted(lasts, firsts)]
+    spans = positions[lasts] - positions[firsts]
+    longest = int(np.argmax(spans))
+    padding = len(_PADDING)
+    return Scanned(
+        list_start=int(positions[firsts[longest]]) - padding, list_end=int(positions[lasts[longest]]) + 1 - padding
+    )

@@ -1,0 +1,216 @@
+"""A decode that streams gives what the other one gives: beside the fetch, from landing, a key twice, with a fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from analytics_platform.core import lake as lake_module
+from analytics_platform.core import lake_stream
+from analytics_platform.core.errors import LandingCorrupt, SchemaMismatch
+from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
+from analytics_platform.core.lake import Lake
+from analytics_platform.core.landing import Landing
+from analytics_platform.core.paging import Page
+from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.core.tables import Column, TableSpec
+
+DAY = date(2026, 10, 5)
+NEXT = DAY + timedelta(days=1)
+SITE = SiteContext(key="shop", timezone="UTC", ids={})
+
+VISITS = TableSpec(
+    vendor="acme",
+    name="visits",
+    description="One row per visit.",
+    key=("visit_id",),
+    calls=("list",),
+    records=("visits",),
+    is_counted=True,
+    context=(),
+    day="CAST(left(r.at, 10) AS DATE)",
+    anchor="began_at",
+    wire={"id": "VARCHAR", "at": "VARCHAR", "tags": "VARCHAR[]", "n": "VARCHAR"},
+    columns=(
+        Column(name="visit_id", type="VARCHAR", description="Id.", expr="r.id"),
+        Column(name="began_at", type="TIMESTAMP", description="Begin.", expr="CAST(r.at AS TIMESTAMP)"),
+        Column(name="tags", type="VARCHAR[]", description="Tags."),
+        Column(name="n", type="BIGINT", description="Number.", expr="CAST(r.n AS BIGINT)"),
+    ),
+)
+TAGS = TableSpec(
+    vendor="acme",
+    name="visit_tags",
+    description="One row per visit and tag.",
+    key=("visit_id", "position"),
+    calls=("list",),
+    records=("visits",),
+    context=(),
+    explode="tags",
+    day=VISITS.day,
+    wire=VISITS.wire,
+    columns=(
+        Column(name="visit_id", type="VARCHAR", description="Id.", expr="r.id"),
+        Column(name="position", type="BIGINT", description="Place.", expr="i"),
+        Column(name="tag", type="VARCHAR", description="Tag.", expr="e"),
+    ),
+)
+TABLES = (VISITS, TAGS)
+
+
+def visit(number: int, **more: object) -> dict[str, object]:
+    day = (DAY, NEXT)[number % 2]
+    return {"id": f"v{number:05}", "at": f"{day}T12:00:00", "tags": [f"t{number}", "é\n"], "n": number, **more}
+
+
+def body(records: Sequence[object], indent: int | None = None) -> bytes:
+    return json.dumps({"visits": records}, indent=indent).encode()
+
+
+def pages(bodies: Sequence[bytes]) -> Iterator[Page]:
+    for number, content in enumerate(bodies):
+        yield Page(
+            call="list",
+            call_kind="list",
+            sequence=number,
+            is_last=number == len(bodies) - 1,
+            body=content,
+            status=200,
+            endpoint="GET /visits",
+            received_at=datetime(2026, 11, 1, tzinfo=UTC) + timedelta(seconds=number),
+            context={},
+            records=len(json.loads(content)["visits"]),
+            attempts=1,
+        )
+
+
+class Rig:
+    def __init__(self, home: Path) -> None:
+        self.landing, self.lake = Landing(home / "landing"), Lake(home / "lake")
+        self.fetcher = Fetcher(landing=self.landing, lake=self.lake, run_id="run", specs_by_name={})
+
+    def run(self, bodies: Sequence[bytes], tables: Sequence[TableSpec] = TABLES) -> FetchOutcome:
+        def extract(_: object, __: Extraction) -> Iterator[Page]:
+            yield from pages(bodies)
+
+        stream = Stream(vendor="acme", name="visits", tables=tuple(tables), span="range", extract=extract)
+        return self.fetcher.run(stream, SITE, [DAY, NEXT], connect=_Client)
+
+    def replay(self, tables: Sequence[TableSpec] = TABLES) -> FetchOutcome:
+        stream = Stream(vendor="acme", name="visits", tables=tuple(tables), span="range", extract=lambda *_: iter(()))
+        return self.fetcher.replay(stream, SITE, [DAY, NEXT])
+
+    def rows(self, spec: TableSpec) -> list[tuple[Any, ...]]:
+        pattern = self.lake.root / "acme" / spec.name / "site=shop" / "*" / "part.parquet"
+        names = ", ".join(f'"{column.name}"' for column in spec.all_columns)
+        return duckdb.sql(
+            f"SELECT {names} FROM read_parquet('{pattern}', hive_partitioning = false) ORDER BY ALL"
+        ).fetchall()
+
+    def bytes(self, spec: TableSpec) -> list[bytes]:
+        return [self.lake.partition_path(spec, "shop", day).read_bytes() for day in (DAY, NEXT)]
+
+
+class _Client:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@pytest.fixture
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything streams, a few pages a segment."""
+    monkeypatch.setattr(lake_stream, "SEGMENT_BYTES", 4_000)
+    monkeypatch.setattr(lake_module, "SEGMENT_BYTES", 4_000)
+    monkeypatch.setattr(lake_stream, "FOLLOW_FROM_BYTES", 2_000)
+
+
+BODIES = [
+    body([visit(n) for n in range(first, first + 20)], indent=None if first % 40 else 1) for first in range(0, 400, 20)
+]
+EXTRA = [*BODIES[:-1], body([visit(n, news={"a": n}) for n in range(380, 400)])]
+
+
+@pytest.mark.parametrize("bodies", [BODIES, EXTRA], ids=["known", "with an undeclared field"])
+def test_all_three_ways_give_the_same_rows(
+    bodies: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Rig(tmp_path / "plain")
+    told = plain.run(bodies)
+    monkeypatch.setattr(lake_stream, "SEGMENT_BYTES", 4_000)
+    monkeypatch.setattr(lake_module, "SEGMENT_BYTES", 4_000)
+    monkeypatch.setattr(lake_stream, "FOLLOW_FROM_BYTES", 2_000)
+    streamed = Rig(tmp_path / "streamed")
+    outcome = streamed.run(bodies)
+    assert outcome.error is None
+    beside = {spec.name: streamed.bytes(spec) for spec in TABLES}
+    for spec in TABLES:
+        assert streamed.rows(spec) == plain.rows(spec)
+    schemas = [
+        duckdb.sql(f"DESCRIBE FROM '{rig.lake.partition_path(VISITS, 'shop', DAY)}'").fetchall()
+        for rig in (plain, streamed)
+    ]
+    assert schemas[0] == schemas[1]
+    for day in (DAY, NEXT):
+        for ours, theirs in zip(outcome.decoded[day], told.decoded[day], strict=True):
+            facts = [
+                (p.rows, p.duplicates, p.rows_with_extra, p.oldest, p.newest, p.extra_fields) for p in (ours, theirs)
+            ]
+            assert facts[0] == facts[1]
+    assert streamed.replay().error is None
+    assert {spec.name: streamed.bytes(spec) for spec in TABLES} == beside, "the same pages are the same bytes"
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_a_key_that_comes_twice_is_kept_once_the_newest(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    outcome = rig.run([*BODIES, body([visit(7, n=1007)])])
+    assert outcome.error is None
+    kept = [row for row in rig.rows(VISITS) if row[0] == "v00007"]
+    assert [row[3] for row in kept] == [1007]
+    assert len(rig.rows(VISITS)) == 400
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_what_cannot_be_read_fails_as_ever_and_changes_nothing(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    outcome = rig.run([*BODIES, body([visit(7, at="canary")])])
+    assert isinstance(outcome.error, SchemaMismatch)
+    assert "canary" not in str(outcome.error)
+    assert not list(rig.lake.root.glob("acme/*/site=shop/*"))
+    assert not list((rig.lake.root / ".scratch").glob("decode-*")), "raw records must not stay behind"
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_decoder_that_loses_the_first_record_of_a_batch_is_caught(
+    is_streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loader of this field lost 5 of 500,000 rows with exit code 0."""
+    rig = Rig(tmp_path)
+    if is_streamed:
+        monkeypatch.setattr(lake_stream, "SEGMENT_BYTES", 4_000)
+        monkeypatch.setattr(lake_module, "SEGMENT_BYTES", 4_000)
+        monkeypatch.setattr(lake_stream, "FOLLOW_FROM_BYTES", 2_000)
+    honest, seen = lake_module._raw_records, 0
+
+    def lossy(*arguments: Any, **options: Any) -> list[Any]:
+        nonlocal seen
+        seen += 1
+        found = honest(*arguments, **options)
+        return found[1:] if seen == 1 or len(found) == 1 else found
+
+    monkeypatch.setattr(lake_module, "_raw_records", lossy)
+    seen = 0
+    rig.run(BODIES, tables=(VISITS,))
+    seen = 0
+    outcome = rig.replay(tables=(VISITS,))
+    assert isinstance(outcome.error, LandingCorrupt)
+    assert "19 records where 20 were counted" in str(outcome.error)
