@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from analytics_platform.core.clock import ManualClock
-from analytics_platform.core.errors import ConfigurationError, CursorExpired, SchemaMismatch
+from analytics_platform.core.errors import ConfigurationError, SchemaMismatch
 from analytics_platform.core.fetch import Fetcher, SiteContext
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
