@@ -300,9 +300,8 @@ class Rebuilder:
     def localised(self, sql: str, name: str, window: Window | None) -> str:
         """A compiled select on one warehouse, the lake in memory, and a window."""
         root = re.escape(str(self.project.root))
-        sql = re.sub(
-            rf"read_parquet\(\s*'{root}/([^']*)'[^()]*\)", lambda found: self._lake_relation(found.group(1)), sql
-        )
+        for call in (rf"read_parquet\(list_transform\(.*?'{root}/([^']*)'.*?union_by_name = true\)", rf"read_parquet\(\s*'{root}/([^']*)'[^()]*\)"):
+            sql = re.sub(call, lambda found: self._lake_relation(found.group(1)), sql, flags=re.DOTALL)
         return _with_window(sql.replace('"warehouse".', f"{name}."), window)
 
     def _lake_relation(self, path: str) -> str:

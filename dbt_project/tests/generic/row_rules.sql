@@ -58,7 +58,7 @@
 {% test no_pii_pattern(model, except_columns=[]) %}
     {%- set texts = [] -%}
     {%- if execute -%}
-        {%- for column in adapter.get_columns_in_relation(model) -%}
+        {%- for column in adapter.get_column_schema_from_query('select * from ' ~ model ~ ' limit 0') -%}
             {%- if 'CHAR' in column.data_type | upper and column.name not in except_columns -%}
                 {%- do texts.append(column.name) -%}
             {%- endif -%}
