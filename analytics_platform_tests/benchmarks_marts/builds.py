@@ -19,9 +19,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from analytics_platform.transform.assets import slices
 from analytics_platform.transform.project import PROJECT_DIRECTORY, dbt_executable
 
-__all__ = ["Build", "Node", "build"]
+__all__ = ["Build", "Node", "build", "build_all"]
 
 _ARGUMENTS: Final = ("--log-level-file", "none", "--no-write-json", "--log-format", "json", "--log-level", "debug")
 _MIB: Final = 1024
@@ -49,6 +50,22 @@ class Build:
 
     def slowest(self, count: int) -> Sequence[Node]:
         return sorted(self.nodes, key=lambda node: -node.seconds)[:count]
+
+
+def build_all(lake: Path, work: Path, first: date, last: date) -> Build:
+    """The builds by which the platform makes everything of a long history (`transform.assets.slices`), as one."""
+    builds = [build(lake, work, *each) for each in slices(first, last)]
+    seconds: dict[tuple[str, str], float] = {}
+    for node in (node for each in builds for node in each.nodes):
+        seconds[node.name, node.kind] = seconds.get((node.name, node.kind), 0.0) + node.seconds
+    return Build(
+        wall_seconds=sum(each.wall_seconds for each in builds),
+        cpu_seconds=sum(each.cpu_seconds for each in builds),
+        memory_mib=max(each.memory_mib for each in builds),
+        warehouse_bytes=builds[-1].warehouse_bytes,
+        nodes=[Node(name=name, kind=kind, seconds=spent) for (name, kind), spent in seconds.items()],
+        failed=[text for each in builds for text in each.failed],
+    )
 
 
 def build(lake: Path, work: Path, first: date, last: date, *, select: str | None = None) -> Build:

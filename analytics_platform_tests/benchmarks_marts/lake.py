@@ -25,7 +25,10 @@ from analytics_platform.core.lake import ANCHOR_DAY, ANCHOR_SITE, connect
 from analytics_platform.core.tables import TableSpec
 from analytics_platform.vendors import all_tables
 
-__all__ = ["SESSION_TABLES", "SyntheticLake"]
+__all__ = ["RECENT_DAYS", "SESSION_TABLES", "SyntheticLake"]
+
+RECENT_DAYS: Final = 112
+"""More than any build of one day looks back: four times the 28 days of the seed."""
 
 SESSION_TABLES: Final = ("smartlook/sessions", "inspectlet/sessions", "kameleoon/visits")
 """The tables with one row a session: their rows together are what `sessions` counts."""
@@ -127,6 +130,8 @@ class SyntheticLake:
         sessions: rows of `SESSION_TABLES` over `dates`.
         last: the newest date.
         days: how many dates up to `last`.
+        recent_sessions: sessions a date on the last `RECENT_DAYS` dates and on dates added later; the dates before share
+            the rest. None: every date has the same.
     """
 
     seed: Path
@@ -134,17 +139,26 @@ class SyntheticLake:
     sessions: int
     last: date
     days: int = 730
+    recent_sessions: float | None = None
     tables: Sequence[TableSpec] = field(default_factory=lambda: tuple(all_tables().values()))
 
     @property
     def first(self) -> date:
         return self.last - timedelta(days=self.days - 1)
 
+    def sessions_on(self, day: date) -> float:
+        """Sessions of one date."""
+        if self.recent_sessions is None:
+            return self.sessions / self.days
+        if day > self.last - timedelta(days=RECENT_DAYS):
+            return self.recent_sessions
+        return (self.sessions - self.recent_sessions * RECENT_DAYS) / (self.days - RECENT_DAYS)
+
     def write(self, report: Callable[[str], None] = lambda line: None) -> None:
         """Every table over all dates, and the files beside them: sites, blocked partitions, own work."""
         with self._engine() as engine:
             for spec in self.tables:
-                self._write_table(engine, spec, list(_cycles(self.first, self.last)))
+                self._write_table(engine, spec, list(_stretches(self.first, self.last)))
                 report(f"  {spec.qualified_name}")
             self._write_beside(engine)
 
@@ -173,7 +187,7 @@ class SyntheticLake:
         for spec in self.tables:
             files = f"{self.seed}/{spec.qualified_name}/site=*/day=*/part.parquet"
             engine.execute(
-                f'CREATE TABLE "{spec.qualified_name}" AS SELECT * FROM read_parquet(\'{files}\', '
+                f"CREATE TABLE \"{spec.qualified_name}\" AS SELECT * FROM read_parquet('{files}', "
                 "hive_partitioning = false, union_by_name = true) WHERE _site <> '_anchor'"
             )
         engine.execute(
@@ -218,7 +232,7 @@ class SyntheticLake:
     def _select(self, engine: duckdb.DuckDBPyConnection, spec: TableSpec, first: date, last: date) -> str:
         """SQL of all rows of one table over a stretch of dates."""
         ((seed_first, seed_rows),) = engine.execute("FROM seeded").fetchall()
-        factor = self.sessions / self.days / (seed_rows / _CYCLE_DAYS)
+        factor = self.sessions_on(first) / (seed_rows / _CYCLE_DAYS)
         # A snapshot is of one date; it is repeated on every date.
         cycle = 1 if spec.day_basis == _SNAPSHOTS else _CYCLE_DAYS
         dates = (
@@ -261,7 +275,7 @@ class SyntheticLake:
         if name == "bounce_rate":
             return f"CASE WHEN t.{name} IS NOT NULL THEN {_grown('bounces', factor)} / nullif({_grown('sessions', factor)}, 0) END"
         if name == "total":
-            return f"CAST(round(t.total / {_CYCLE_DAYS} * {factor} * (d.k + 1)) AS BIGINT)"
+            return f"CAST(round(t.total / {_CYCLE_DAYS} * (d.k + 1)) AS BIGINT)"
         if name in _COUNTS:
             return _grown(f'"{name}"', factor)
         return _dated(name, type_)
@@ -283,7 +297,10 @@ class SyntheticLake:
         shutil.rmtree(measures)
         measures.mkdir()
         query = self._repeated(
-            seeded, self.first, reads=_MEASURE_READS, value=f"CAST(round(value * {factor} * (1 + r / 100)) AS BIGINT) AS value"
+            seeded,
+            self.first,
+            reads=_MEASURE_READS,
+            value=f"CAST(round(value * {factor} * (1 + r / 100)) AS BIGINT) AS value",
         )
         engine.execute(
             f"COPY (SELECT *, strftime(partition_date, '%Y-%m') AS month FROM ({query})) TO '{measures}' (FORMAT parquet, "
@@ -296,7 +313,11 @@ class SyntheticLake:
         """Rows of partitions on every date from `first`, as often as each was read."""
         replaced = ["d.on_date AS partition_date"]
         if value:
-            replaced += [value, "batch || '-' || d.on_date || '-' || r AS batch", "CAST(d.on_date AS TIMESTAMP) + to_days(CAST(r + 1 AS INTEGER)) AS asked_at"]
+            replaced += [
+                value,
+                "batch || '-' || d.on_date || '-' || r AS batch",
+                "CAST(d.on_date AS TIMESTAMP) + to_days(CAST(r + 1 AS INTEGER)) AS asked_at",
+            ]
         return (
             f"SELECT t.* REPLACE ({', '.join(replaced)}) FROM read_parquet('{files}', hive_partitioning = false) AS t "
             f"JOIN (SELECT CAST(g AS DATE) AS on_date FROM generate_series(DATE '{first}', DATE '{self.last}', "
@@ -328,9 +349,9 @@ def _dates(first: date, last: date) -> Iterator[date]:
         yield first + timedelta(days=offset)
 
 
-def _cycles(first: date, last: date) -> Iterator[tuple[date, date]]:
-    """Stretches of at most 28 dates, so that one statement's rows fit in memory."""
+def _stretches(first: date, last: date) -> Iterator[tuple[date, date]]:
+    """Stretches of at most 28 dates, counted back from the last: their rows fit in memory, and none is partly recent."""
     while first <= last:
-        end = min(last, first + timedelta(days=_CYCLE_DAYS - 1))
-        yield first, end
-        first = end + timedelta(days=1)
+        begin = max(first, last - timedelta(days=_CYCLE_DAYS - 1))
+        yield begin, last
+        last = begin - timedelta(days=1)
