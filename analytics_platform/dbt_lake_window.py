@@ -3,10 +3,10 @@
 Belongs here: which days of each lake table a build's connections see. Does not belong here: what the views select
 (`dbt_project/models/staging`), the window itself (`transform.assets`, macro `window_bound`).
 
-Reading by name (`union_by_name`) opens the footer of every file of a table each time a statement mentions it, before any filter: of two years of
-days that is 1,460 files a table and site pair, for each of some hundred statements. The sources therefore list files by the variable
-`lake_days`, a map of "vendor/table" to days. A connection without the variable (the catalog, a notebook, a person's
-shell, a build of everything) sees the whole lake.
+Reading by name (`union_by_name`) opens the footer of every file of a table each time a statement mentions it, before
+any filter: of two years and two sites that is 1,460 files a table, for each of some hundred statements. The sources
+therefore list files by the variable `lake_days`, a map of "vendor/table" to days. A connection without the variable
+(the catalog, a notebook, a person's shell, a build of everything) sees the whole lake.
 
 Enabled in `dbt_project/profiles.yml`. The variable is set for each cursor, because DuckDB's variables belong to one.
 """
@@ -53,13 +53,14 @@ class Plugin(BasePlugin):
 
 
 def window_of_build() -> tuple[date, date] | None:
-    """The window as the macro `window_bound` has it from the environment; None where it is open, long, or a `--vars`."""
+    """The window `window_bound` has from the environment; None where it is open, long, or told by `--vars`."""
     from dbt.flags import get_flags
     from dbt_common.events.functions import get_metadata_vars
 
+    flags: Any = get_flags()  # type: ignore[no-untyped-call]
     told = get_metadata_vars()
     bounds = [told.get(name) for name in ("WINDOW_START", "WINDOW_END")]
-    if None in bounds or {"window_start", "window_end"} & set(getattr(get_flags(), "VARS", None) or {}):
+    if None in bounds or {"window_start", "window_end"} & set(getattr(flags, "VARS", None) or {}):
         return None
     first, last = (date.fromisoformat(str(bound)) for bound in bounds)
     return (first, last) if (last - first).days <= _LONGEST_WINDOW_DAYS else None

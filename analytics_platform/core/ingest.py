@@ -276,7 +276,7 @@ def _recheck(
     platform: PlatformResource,
     checks: Sequence[VendorCheck],
     truth_results: _TruthResults,
-) -> Iterator[dg.AssetCheckResult]:
+) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
     """The UI's Execute button of a check: no table and no partition is asked for. The newest days of every site are
     decoded again from their landed pages and checked; the vendor is asked nothing.
     """
@@ -500,7 +500,8 @@ def _check_results(
         found = [_check_site(spec, item, lake, own, docs, context.run_id) for item in with_rows]
         for name in names:
             mine = [(outcome, page) for outcomes, page in found for outcome in outcomes if outcome.name == name]
-            yield _merged_result(key, name, mine)
+            if mine:
+                yield _merged_result(key, name, mine)
     if with_rows:
         docs.write_index()
 
@@ -553,7 +554,7 @@ def _truth_results(
     truths: Sequence[Truth],
     specs_by_name: Mapping[str, TableSpec],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """One result a truth and partition; days on which a blocking one fails are kept from the marts, that vendor's only."""
+    """One result a truth and partition; a day a blocking one fails is kept from the marts, no other vendor's."""
     wanted = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
     mine = [truth for truth in truths if (dg.AssetKey([stream.vendor, truth.table]), truth.name) in wanted]
     for item in finished:

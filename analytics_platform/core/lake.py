@@ -292,7 +292,7 @@ class Lake:
     def hold_back(
         self, vendor: str, name: str, site: str, *, failing: Iterable[date], passing_days: Iterable[date]
     ) -> None:
-        """As `block`, under any name: a table's, or that of what speaks for all tables of the vendor (`core.truths`)."""
+        """As `block`, under any name: a table's, or one that speaks for all tables of the vendor (`core.truths`)."""
         path = self.root / "_blocked" / "partitions.parquet"
         with storage_errors("Recording blocked partitions"):
             path.parent.mkdir(parents=True, exist_ok=True)

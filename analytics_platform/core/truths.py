@@ -4,10 +4,11 @@ Belongs here: the value type of `TRUTHS` in `vendors/<v>/checks.py`, judging the
 from the marts. Does not belong here: rules over one table (`core.checks`, `core.vendor_checks`), Dagster
 (`core.ingest`), truths between vendors' numbers (they disagree, which is what the marts explain).
 
-A truth is judged for each day that was just written and of which every table it reads has landed. What it says about a day that
-fails is a number of rows, never a value. A failing day of a blocking truth is held back under the truth's own name: the marts then
-leave out that vendor's day, all tables of it, until the truth holds again. Source: MARTS §4.7 (division of work),
-PRACTICE §6 (plain SQL over the lake).
+A truth is judged for each day that was just written and of which every table it reads has landed. What it says about
+a day that fails is a number of rows, never a value. A failing day of a blocking truth is held back under the truth's
+own name: the marts then leave out that vendor's day, all tables of it, until the truth holds again.
+
+Source: MARTS §4.7 (division of work), PRACTICE §6 (plain SQL over the lake).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from analytics_platform.core.tables import TableSpec
 __all__ = ["HELD_BACK", "Truth", "Verdict", "hold_back", "judge"]
 
 HELD_BACK: Final = "truth:"
-"""Begins the table name of an entry in the list of blocked partitions that stands for all tables of the vendor's day."""
+"""Begins the name of an entry in the list of blocked partitions that stands for all tables of the vendor's day."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,8 @@ class Truth:
         description: what it holds against what, for a reader of the UI.
         reads: tables as "vendor/table"; a day is judged once all of them have it.
         blocking: whether a failing day stays out of the marts.
-        sql: SELECT of day (DATE), checked and broken (counts of rows, one row a day; a day without a row holds), over views named
-            `<vendor>.<table>` with one site's days and the day before the first; `day` is a column of each view.
+        sql: SELECT of day (DATE), checked and broken (counts of rows), one row a day, a day without one holds; over
+            views named `<vendor>.<table>` with one site's days and the day before the first, each with a column `day`.
         fault: what is wrong with the broken rows, to follow "3 of 120 rows on 2026-11-01: ".
         next_step: what a person does about it.
     """

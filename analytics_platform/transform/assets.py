@@ -71,7 +71,7 @@ _DBT_LOG: Final = "dbt.log"
 _QUIET: Final = ("--log-level-file", "none", "--no-write-json")
 _SHOWN_FAILURES: Final = 5
 _SLICE_DAYS: Final = 92
-"""Days one dbt process builds: two years of ten million sessions stay below 3 GiB that way (docs/marts_benchmark.md)."""
+"""Days one dbt process builds: of ten million sessions in two years, an eighth at a time (docs/marts_benchmark.md)."""
 _PICTURED_DAYS: Final = 28
 _QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
 
@@ -241,7 +241,7 @@ def _readable(message: str) -> str:
 
 
 def slices(first: date, last: date) -> Iterator[tuple[date, date]]:
-    """A long window in pieces, oldest first: the memory and the files of a build grow with its window, and any sequence of
+    """A long window in pieces, oldest first: what a build takes of memory grows with its window, and any sequence of
     builds ends as one build does (rebuild equality).
     """
     count = max(1, -(-((last - first).days + 1) // _SLICE_DAYS))
@@ -257,25 +257,23 @@ def _run_slices(
     partitions: dg.PartitionsDefinition[str],
     window: tuple[date, date],
 ) -> _Outcome:
-    """One dbt process a slice, until one fails. The last one's events are told, with the failed tests of those before."""
-    told: dict[tuple[dg.AssetKey, str], Any] = {}
+    """One dbt process a slice, until one fails. The last one's events are told, with failed tests of those before."""
+    failed: dict[dg.AssetCheckKey, Any] = {}
     outcome = _Outcome()
     for piece in slices(*window):
         outcome = _run_dbt(context, settings, manifest, partitions, piece)
-        checks = {_check_of(event): event for event in outcome.events if _check_of(event) is not None}
-        told.update({key: event for key, event in checks.items() if not event.passed})
-        outcome.events = [
-            event if checks.get(key := _check_of(event)) is None else told.get(key, event) for event in outcome.events
-        ]
+        failed |= {key: event for event in outcome.events if (key := _check_of(event)) and not event.passed}
+        outcome.events = [failed.get(key, event) if (key := _check_of(event)) else event for event in outcome.events]
         if outcome.failure:
             break
     return outcome
 
 
-def _check_of(event: Any) -> tuple[dg.AssetKey, str] | None:
-    if isinstance(event, dg.AssetCheckResult | dg.AssetCheckEvaluation):
-        return event.asset_key, event.check_name
-    return None
+def _check_of(event: Any) -> dg.AssetCheckKey | None:
+    """Which check an event tells of; None for an event of another kind."""
+    if not isinstance(event, dg.AssetCheckResult | dg.AssetCheckEvaluation) or event.asset_key is None:
+        return None
+    return dg.AssetCheckKey(event.asset_key, event.check_name or "")
 
 
 def _run_dbt(

@@ -5,7 +5,7 @@ Belongs here: arguments and the order of things. Does not belong here: any of th
     python -m analytics_platform_tests.benchmarks_marts [--sessions 100000 10000000] [--shape even] [--only daily]
         [--days 2] [--seed HOME] [--keep FOLDER]
 
-With `--keep` lakes and warehouses stay in that folder and are used again: `--only daily` then adds further days to them.
+With `--keep` lakes and warehouses stay in that folder and are used again: `--only daily` adds further days to them.
 Ten million sessions take 4 GB of disk and, on two quiet cores, a quarter of an hour. Exits 1 where a target is missed.
 """
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else f'make bench-marts BENCH="{" ".join(arguments or sys.argv[1:])}"'
     )
     text = page(measured, command=command, machine=machine, notes=_NOTES.read_text(encoding="utf-8"))
-    print(text)
+    sys.stdout.write(text)
     target = chosen.to or (_PAGE if chosen.only is None and not chosen.sessions else None)
     if target is not None:
         target.write_text(text, encoding="utf-8")
@@ -94,7 +94,8 @@ def _measure(folder: Path, seed: Path, sessions: int, shape: str, *, only: str |
         _say("  full build")
         full = build_all(made.root, work, made.first, made.last)
         _say(
-            f"    {full.cpu_seconds:.0f} CPU s, {full.wall_seconds:.0f} s, {full.memory_mib:,.0f} MiB {full.failed or ''}"
+            f"    {full.cpu_seconds:.0f} CPU s, {full.wall_seconds:.0f} s, {full.memory_mib:,.0f} MiB "
+            f"{full.failed or ''}"
         )
     daily = []
     if only in (None, "daily"):
@@ -114,7 +115,9 @@ def _measure(folder: Path, seed: Path, sessions: int, shape: str, *, only: str |
         full=full,
         daily=daily,
     )
-    (work / f"measured-{datetime.now():%H%M%S}.json").write_text(json.dumps(asdict(result), default=str, indent=1))
+    (work / f"measured-{datetime.now().astimezone():%H%M%S}.json").write_text(
+        json.dumps(asdict(result), default=str, indent=1)
+    )
     return result
 
 
@@ -132,7 +135,7 @@ def _demo(folder: Path) -> Path:
     if not (home / "demo.json").is_file():
         _say("making a demo home for its rows")
         executable = Path(sys.executable).with_name("analytics-platform")
-        subprocess.run(  # noqa: S603  (our own executable, no shell)
+        subprocess.run(
             [str(executable), "demo"], env=os.environ | {"ANALYTICS_PLATFORM_HOME": str(home)}, check=True,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -150,7 +153,8 @@ def _folder(kept: Path | None) -> Iterator[Path]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

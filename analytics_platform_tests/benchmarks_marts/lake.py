@@ -6,8 +6,9 @@ and any number of visitors. Does not belong here: building anything from the lak
 Every table keeps its columns, types and joint distributions: what the sandbox says of one visit in three vendors' words
 stays one visit. A date D takes the rows of the seed date of the same weekday and place in the 28 days; of each row
 there are as many copies as the size asks for, and the rest is drawn by minute of the day. A copy has ids of its own
-and lies at another time of the same UTC day; a visitor's ids are those of a stretch of 28 days, so visitors return within one and new
-ones come with the next. Counts of aggregates grow by the same factor, lifetime counters grow day by day.
+and lies at another time of the same UTC day; a visitor's ids are those of a stretch of 28 days, so visitors return
+within one and new ones come with the next. Counts of aggregates grow by the same factor,
+lifetime counters by the seed's mean a date.
 """
 
 from __future__ import annotations
@@ -109,8 +110,21 @@ _IDS: Final[Mapping[str, Mapping[str, str]]] = {
 """Ids of copied rows. One visitor code is one in every vendor's tables, as it is in the sandbox."""
 
 _COUNTS: Final = frozenset(
-    "visitors views sessions bounces entries exits event_count visitor_goal occurrence_count unique_visitors "
-    "visitors_count add_to_cart_quantity bought_quantity".split()
+    [
+        "visitors",
+        "views",
+        "sessions",
+        "bounces",
+        "entries",
+        "exits",
+        "event_count",
+        "visitor_goal",
+        "occurrence_count",
+        "unique_visitors",
+        "visitors_count",
+        "add_to_cart_quantity",
+        "bought_quantity",
+    ]
 )
 _SNAPSHOTS: Final = "snapshot"
 _MEASURE_READS: Final = 3
@@ -130,7 +144,7 @@ class SyntheticLake:
         sessions: rows of `SESSION_TABLES` over `dates`.
         last: the newest date.
         days: how many dates up to `last`.
-        recent_sessions: sessions a date on the last `RECENT_DAYS` dates and on dates added later; the dates before share
+        recent_sessions: sessions a date on the last `RECENT_DAYS` dates and on dates added later; those before share
             the rest. None: every date has the same.
     """
 
@@ -212,7 +226,8 @@ class SyntheticLake:
             order = ", ".join(f'"{name}"' for name in ("_site", "_day", *spec.key))
             engine.execute(
                 f"COPY (SELECT *, _site AS site, _day AS day FROM ({query}) ORDER BY {order}) TO '{target}' "
-                "(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (site, day), FILENAME_PATTERN 'part', OVERWRITE_OR_IGNORE)"
+                "(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (site, day), FILENAME_PATTERN 'part', "
+                "OVERWRITE_OR_IGNORE)"
             )
             for site in sites:
                 for day in _dates(first, last):
@@ -243,20 +258,23 @@ class SyntheticLake:
         seed_date = (
             "t._day"
             if cycle == 1
-            else f"DATE '{seed_first}' + CAST(((d.on_date - DATE '{seed_first}') % {cycle} + {cycle}) % {cycle} AS INTEGER)"
+            else f"DATE '{seed_first}' + CAST(((d.on_date - DATE '{seed_first}') % {cycle} + {cycle}) % {cycle} "
+            "AS INTEGER)"
         )
         start = _STARTS.get(spec.qualified_name)
         columns = ", ".join(
             f'CAST({self._column(spec, column.name, column.type, factor)} AS {column.type}) AS "{column.name}"'
             for column in spec.all_columns
         )
-        source = f'FROM "{spec.qualified_name}" AS t {_JOINS.get(spec.qualified_name, "")} JOIN ({dates}) AS d ON t._day = {seed_date}'
+        joined = _JOINS.get(spec.qualified_name, "")
+        source = f'FROM "{spec.qualified_name}" AS t {joined} JOIN ({dates}) AS d ON t._day = {seed_date}'
         if start is None:
             return f"SELECT {columns} {source} CROSS JOIN (SELECT INTERVAL 0 second AS moved) AS m"
         whole, rest = int(factor), factor % 1
         seconds = f"CAST(epoch({start}) AS BIGINT) % 86400"
         return (
-            f"SELECT {columns} {source} CROSS JOIN (SELECT CAST(r AS INTEGER) AS r FROM range({whole + 1}) AS g(r)) AS x "
+            f"SELECT {columns} {source} "
+            f"CROSS JOIN (SELECT CAST(r AS INTEGER) AS r FROM range({whole + 1}) AS g(r)) AS x "
             f"CROSS JOIN LATERAL (SELECT to_days(CAST(d.on_date - t._day AS INTEGER)) "
             f"+ to_seconds(({seconds} + x.r * 4241) % 86400 - {seconds}) AS moved) AS m "
             f"WHERE x.r < {whole} OR hash({seconds} // 60, t._day, d.k) % {_DRAWS} < {round(rest * _DRAWS)}"
@@ -273,7 +291,8 @@ class SyntheticLake:
         if spec.qualified_name in _STARTS:
             return f't."{name}" + m.moved' if type_ == "TIMESTAMP" else _dated(name, type_)
         if name == "bounce_rate":
-            return f"CASE WHEN t.{name} IS NOT NULL THEN {_grown('bounces', factor)} / nullif({_grown('sessions', factor)}, 0) END"
+            rate = f"{_grown('bounces', factor)} / nullif({_grown('sessions', factor)}, 0)"
+            return f"CASE WHEN t.{name} IS NOT NULL THEN {rate} END"
         if name == "total":
             return f"CAST(round(t.total / {_CYCLE_DAYS} * (d.k + 1)) AS BIGINT)"
         if name in _COUNTS:
@@ -303,8 +322,8 @@ class SyntheticLake:
             value=f"CAST(round(value * {factor} * (1 + r / 100)) AS BIGINT) AS value",
         )
         engine.execute(
-            f"COPY (SELECT *, strftime(partition_date, '%Y-%m') AS month FROM ({query})) TO '{measures}' (FORMAT parquet, "
-            "COMPRESSION zstd, PARTITION_BY (month), FILENAME_PATTERN 'part', OVERWRITE_OR_IGNORE)"
+            f"COPY (SELECT *, strftime(partition_date, '%Y-%m') AS month FROM ({query})) TO '{measures}' "
+            "(FORMAT parquet, COMPRESSION zstd, PARTITION_BY (month), FILENAME_PATTERN 'part', OVERWRITE_OR_IGNORE)"
         )
         for written in measures.glob("month=*/part0.parquet"):
             written.replace(written.with_name("part.parquet"))
@@ -350,7 +369,7 @@ def _dates(first: date, last: date) -> Iterator[date]:
 
 
 def _stretches(first: date, last: date) -> Iterator[tuple[date, date]]:
-    """Stretches of at most 28 dates, counted back from the last: their rows fit in memory, and none is partly recent."""
+    """Stretches of at most 28 dates, counted back from the last: their rows fit in memory, none is partly recent."""
     while first <= last:
         begin = max(first, last - timedelta(days=_CYCLE_DAYS - 1))
         yield begin, last

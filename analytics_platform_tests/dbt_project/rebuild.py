@@ -7,8 +7,8 @@ Does not belong here: what the marts should say (test_marts and its neighbours).
 Run `python -m analytics_platform_tests.dbt_project.rebuild --sequences 200` for the figure; test_rebuild runs a few.
 
 What the executor takes from dbt: the compiled select of every model, in dbt's order. What it does itself is small: a
-view is a view, a table is replaced, `replace_window` deletes the window and inserts by name, `replace_rows` the rows its
-macro names, a Python model is called.
+view is a view, a table is replaced, `replace_window` deletes the window and inserts by name, `replace_rows` deletes the
+rows its macro names, a Python model is called.
 That dbt makes the same tables of the same lake is a test of its own (test_rebuild).
 """
 
@@ -62,7 +62,7 @@ class Model:
     row_key: str | None = None
     replaced_rows: str = ""
     incremental_sql: str = ""
-    """Of a model of the strategy `replace_rows`: its key, the rows that go, and its select where a table exists already."""
+    """Of a model of the strategy `replace_rows`: its key, the rows that go, its select where a table exists already."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

@@ -121,13 +121,16 @@ CHECKS: Final[Sequence[VendorCheck]] = (
 )
 """All warnings: each row is converted by its own evidence, so none of these makes a mart wrong."""
 
-_DECODE_AGAIN: Final = "Run `analytics-platform replay-landing` for the days, it costs no request; if it stays, a column of tables.py is wrong."
+_DECODE_AGAIN: Final = (
+    "Run `analytics-platform replay-landing` for the days, it costs no request; if it stays, a column of tables.py is "
+    "wrong."
+)
 
 TRUTHS: Final[Sequence[Truth]] = (
     Truth(
         table="session_pages",
         name="listed_pages_are_landed",
-        description="Each session has as many rows in inspectlet/session_pages as its list had pages, and no page is without one.",
+        description="A session has as many rows in inspectlet/session_pages as its list had pages, and no others.",
         reads=("inspectlet/sessions", "inspectlet/session_pages"),
         blocking=True,
         sql="""
@@ -143,7 +146,7 @@ TRUTHS: Final[Sequence[Truth]] = (
     Truth(
         table="session_tags",
         name="listed_tags_are_landed",
-        description="Each session has as many rows in inspectlet/session_tags as its list had tags, and no tag is without one.",
+        description="A session has as many rows in inspectlet/session_tags as its list had tags, and no others.",
         reads=("inspectlet/sessions", "inspectlet/session_tags"),
         blocking=True,
         sql="""
@@ -157,4 +160,4 @@ TRUTHS: Final[Sequence[Truth]] = (
         next_step=_DECODE_AGAIN,
     ),
 )
-"""Both block: sessions, pages and tags are decoded from one answer, so a difference is ours and counts would be wrong."""
+"""Both block: sessions, pages and tags are decoded from one answer: a difference is ours, and counts would be wrong."""

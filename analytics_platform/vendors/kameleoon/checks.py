@@ -118,19 +118,24 @@ TRUTHS: Final[Sequence[Truth]] = tuple(
     Truth(
         table=table,
         name=f"listed_{what}_are_landed",
-        description=f"Each visit has as many rows in kameleoon/{table} as it had {what}, and no row is without its visit.",
+        description=f"A visit has as many rows in kameleoon/{table} as it had {what}, and no row is without its visit.",
         reads=("kameleoon/visits", f"kameleoon/{table}"),
         blocking=True,
         sql=f"""
             WITH listed AS (
-                SELECT day, visitor_code, visit_started_at AS started_at, count(*) AS rows FROM kameleoon.{table} GROUP BY ALL
+                SELECT day, visitor_code, visit_started_at AS started_at, count(*) AS rows
+                FROM kameleoon.{table} GROUP BY ALL
             )
             SELECT
-                day, count(*) AS checked, count(*) FILTER (coalesce(visits.{count}, 0) <> coalesce(listed.rows, 0)) AS broken
+                day, count(*) AS checked,
+                count(*) FILTER (coalesce(visits.{count}, 0) <> coalesce(listed.rows, 0)) AS broken
             FROM kameleoon.visits AS visits FULL JOIN listed USING (day, visitor_code, started_at) GROUP BY day
-        """,  # noqa: S608  (names of our own tables)
+        """,
         fault=f"the visit's {what} and its landed rows differ",
-        next_step="Run `analytics-platform replay-landing` for the days, it costs no request; if it stays, a column of tables.py is wrong.",
+        next_step=(
+            "Run `analytics-platform replay-landing` for the days, it costs no request; if it stays, a column of "
+            "tables.py is wrong."
+        ),
     )
     for table, what, count in (
         ("visit_pages", "pages", "page_count"),

@@ -197,13 +197,13 @@ TRUTHS: Final[Sequence[Truth]] = (
             SELECT
                 day, count(*) AS checked,
                 count(*) FILTER (
-                    abs(totals.views - hours.views) > greatest(1, 0.01 * totals.views)
-                    OR abs(totals.sessions - hours.sessions) > greatest(1, 0.05 * totals.sessions)
+                    abs(totals.views - coalesce(hours.views, 0)) > greatest(1, 0.01 * totals.views)
+                    OR abs(totals.sessions - coalesce(hours.sessions, 0)) > greatest(1, 0.05 * totals.sessions)
                 ) AS broken
-            FROM pirsch.daily_stats AS totals JOIN hours USING (day) GROUP BY day
+            FROM pirsch.daily_stats AS totals LEFT JOIN hours USING (day) GROUP BY day
         """,
         fault="the hours of the day add up to other views (by 1 %) or sessions (by 5 %) than the day",
-        next_step="Materialise both tables of the day again: they are separate answers, and a day that goes on moves between them.",
+        next_step="Materialise both tables of the day again: they are separate answers, and an open day moves.",
     ),
     Truth(
         table="pages",
@@ -217,7 +217,7 @@ TRUTHS: Final[Sequence[Truth]] = (
             FROM pirsch.daily_stats AS totals JOIN paths USING (day) GROUP BY day
         """,
         fault="the paths of the day have more views than the day",
-        next_step="Materialise both tables of the day again: they are separate answers, and a day that goes on moves between them.",
+        next_step="Materialise both tables of the day again: they are separate answers, and an open day moves.",
     ),
 )
 """Both warn: lists and totals are separate answers of the vendor, each right at its own moment."""

@@ -139,7 +139,7 @@ TRUTHS: Final[Sequence[Truth]] = (
             GROUP BY events.day
         """,
         fault="the event is of a session that is not landed",
-        next_step="Materialise smartlook/sessions of the day again; until then marts count these events without a session.",
+        next_step="Materialise smartlook/sessions of the day again; until then these events count without a session.",
     ),
     Truth(
         table="event_daily",
@@ -159,7 +159,7 @@ TRUTHS: Final[Sequence[Truth]] = (
             FROM told JOIN sampled USING (day, event_name) GROUP BY day
         """,
         fault="the histogram of the event holds fewer occurrences than the sampled visitors alone had",
-        next_step="Materialise smartlook/event_daily of the day again: the vendor counts late, and the newest answer wins.",
+        next_step="Materialise smartlook/event_daily of the day again: the vendor counts late, the newest answer wins.",
     ),
 )
 """Both warn: events are a sample and histograms another answer, so each may be a little behind."""
