@@ -58,7 +58,7 @@
 {% test no_pii_pattern(model, except_columns=[]) %}
     {%- set texts = [] -%}
     {%- if execute -%}
-        {%- for column in adapter.get_column_schema_from_query('select * from ' ~ model ~ ' limit 0') -%}
+        {%- for column in adapter.get_columns_in_relation(model) -%}
             {%- if 'CHAR' in column.data_type | upper and column.name not in except_columns -%}
                 {%- do texts.append(column.name) -%}
             {%- endif -%}
@@ -66,7 +66,7 @@
     {%- endif %}
     select *
     from {{ model }}
-    where
+    where {{ tested_dates(model) }} and (
         false
         {% for name in texts %}
             or regexp_matches(
@@ -74,4 +74,5 @@
                 '[A-Za-z0-9._%+-]+(@|%40)[A-Za-z0-9-]+\.[A-Za-z]{2,}|\b(\d{1,3}\.){3}\d{1,3}\b|(?i:accessresourcekey)'
             )
         {% endfor %}
+    )
 {% endtest %}
