@@ -16,6 +16,7 @@ __all__ = ["MEMORY_MIB", "Measured", "missed", "page"]
 MEMORY_MIB: Final = 4096
 _RATIO: Final = 1.5
 _RATIO_FROM: Final = 100_000
+_LARGEST: Final = 10_000_000
 _SAME_RATIO: Final = 1.2
 _SHOWN: Final = 5
 _SHAPES: Final = {
@@ -60,6 +61,21 @@ def missed(measured: Sequence[Measured]) -> list[str]:
     return found
 
 
+def _unmeasured(measured: Sequence[Measured]) -> list[str]:
+    """Targets these measurements say nothing of, in words."""
+    even = {each.sessions: each for each in measured if each.shape == "even"}
+    base, largest = even.get(_RATIO_FROM), even.get(_LARGEST)
+    recent = {each.sessions for each in measured if each.shape == "recent" and each.daily}
+    found = []
+    if not (base and base.daily and largest and largest.daily):
+        found.append(f"a day on {_LARGEST:,} sessions at most {_RATIO} times one on {_RATIO_FROM:,}")
+    if not (largest and largest.full):
+        found.append(f"a full build of {_LARGEST:,} sessions below {MEMORY_MIB:,} MiB")
+    if len(recent) < 2:
+        found.append(f"the same day at most {_SAME_RATIO} times as dear on a longer history (--shape recent)")
+    return found
+
+
 def _ratios(measured: Sequence[Measured], base: int | None) -> Mapping[int, float]:
     """Daily cost by sessions over that of `base` (the smallest by default); sizes below the base are left out."""
     costs = {each.sessions: each.daily_cpu for each in measured if each.daily_cpu is not None}
@@ -84,8 +100,9 @@ def page(measured: Sequence[Measured], *, command: str, machine: str, notes: str
             lines += ["| node | kind | seconds by the wall |", "|---|---|---:|"]
             lines += [f"| {n.name} | {n.kind} | {n.seconds:.1f} |" for n in build.slowest(_SHOWN)]
             lines += [""]
-    problems = missed(measured)
-    lines += ["## Targets", "", *([f"- missed: {text}" for text in problems] or ["All met."]), ""]
+    problems = [f"- missed: {text}" for text in missed(measured)]
+    problems += [f"- not measured here: {text}" for text in _unmeasured(measured)]
+    lines += ["## Targets", "", *(problems or ["All met."]), ""]
     return "\n".join(lines)
 
 

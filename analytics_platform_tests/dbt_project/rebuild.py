@@ -115,14 +115,15 @@ def _compiled(warehouse: Warehouse, *arguments: str) -> dict[str, str]:
 
 def _with_replaced_rows(model: Model, nodes: Mapping[str, Any], warehouse: Warehouse) -> Model:
     """The model with what it does to a table that is there; an empty one is put where none was built."""
-    node = next(node for node in nodes.values() if node["resource_type"] == "model" and node["name"] == model.name)
+    key, node = next(
+        (key, node) for key, node in nodes.items() if node["resource_type"] == "model" and node["name"] == model.name
+    )
     columns = ", ".join(f'"{name}" {kind}' for name, kind in model.columns.items())
     with duckdb.connect(str(warehouse.database)) as connection:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {model.relation} ({columns})")
     macro = node["config"]["meta"]["replaced_rows"]
     (condition,) = _compiled(warehouse, "--inline", f"{{{{ {macro}() }}}}").values()
-    (sql,) = _compiled(warehouse, "--select", model.name).values()
-    return replace(model, replaced_rows=condition, incremental_sql=sql)
+    return replace(model, replaced_rows=condition, incremental_sql=_compiled(warehouse, "--select", model.name)[key])
 
 
 def _in_order(nodes: Mapping[str, Any]) -> Iterator[str]:
