@@ -7,7 +7,7 @@ PORT ?= 3000
 CLIENTS := .clients
 CLIENTS_SOURCE := analytics_platform_tests/official_clients
 
-.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench bench-peers bench-quota bench-rebuild score
+.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench bench-peers bench-quota bench-rebuild bench-marts score
 
 install: $(STAMP)
 
@@ -82,3 +82,8 @@ clean:
 # Rebuild equality: 200 random sequences of incremental builds with late data end as a full refresh does.
 bench-rebuild: $(STAMP)
 	$(BIN)/python -m analytics_platform_tests.dbt_project.rebuild --sequences 200
+
+# What full and daily builds cost on two years of 100 thousand and 10 million sessions, and docs/marts_benchmark.md: an hour.
+# BENCH="--sessions 20000 --keep FOLDER --seed HOME" to iterate.
+bench-marts: $(STAMP)
+	$(BIN)/python -m analytics_platform_tests.benchmarks_marts $(BENCH)

@@ -17,6 +17,7 @@ until when the rest
 
 # No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter at run time.
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -37,6 +38,7 @@ from analytics_platform.core.resources import PlatformResource, VendorResource
 from analytics_platform.core.run_numbers import landed_text, plan_of_run, tag_spent
 from analytics_platform.core.streams import Stream
 from analytics_platform.core.tables import Sensitivity, TableSpec
+from analytics_platform.core.truths import Truth, Verdict, hold_back, judge
 from analytics_platform.core.usage import settle_doubt
 from analytics_platform.core.vendor_checks import VendorCheck
 from analytics_platform.settings import Settings
@@ -74,12 +76,17 @@ class _Done:
     """Where it was deferred: how much of how much is landed."""
 
 
+_TruthResults = Callable[[list[_Done]], Iterator[dg.AssetCheckEvaluation]]
+"""Judges what the vendor's truths say of the partitions just written."""
+
+
 def vendor_assets(
     streams: Sequence[Stream],
     *,
     settings: Settings,
     specs_by_name: Mapping[str, TableSpec],
     checks: Sequence[VendorCheck] = (),
+    truths: Sequence[Truth] = (),
     owner: str = "team:analytics",
 ) -> list[dg.AssetsDefinition]:
     """One multi-asset a stream, partitioned by day × site.
@@ -88,9 +95,10 @@ def vendor_assets(
         streams: in the order in which they are asked when quota is short.
         specs_by_name: "vendor/table" → spec of every table a stream may depend on.
         checks: the vendor's own checks, besides those every table has.
+        truths: what holds between its tables, judged by partition.
     """
     return [
-        _stream_asset(stream, settings, specs_by_name, checks, owner, priority=-position)
+        _stream_asset(stream, settings, specs_by_name, checks, truths, owner, priority=-position)
         for position, stream in enumerate(streams)
     ]
 
@@ -100,6 +108,7 @@ def _stream_asset(
     settings: Settings,
     specs_by_name: Mapping[str, TableSpec],
     checks: Sequence[VendorCheck],
+    truths: Sequence[Truth],
     owner: str,
     *,
     priority: int,
@@ -109,7 +118,10 @@ def _stream_asset(
     @dg.multi_asset(
         name=f"{stream.vendor}__{stream.name}",
         specs=[_asset_spec(spec, stream, partitions, owner) for spec in stream.tables],
-        check_specs=[check for spec in stream.tables for check in _check_specs(spec, checks)],
+        check_specs=[
+            *(check for spec in stream.tables for check in _check_specs(spec, checks)),
+            *_truth_specs(stream, truths, partitions),
+        ],
         can_subset=True,
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -123,7 +135,7 @@ def _stream_asset(
     )
     def stream_asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
         try:
-            yield from _run_step(context, stream, specs_by_name, checks)
+            yield from _run_step(context, stream, specs_by_name, checks, truths)
         except dg.Failure:
             raise
         except Exception as error:
@@ -140,6 +152,24 @@ def _check_specs(spec: TableSpec, checks: Sequence[VendorCheck]) -> Iterator[dg.
     for check in checks:
         if check.table == spec.name:
             yield dg.AssetCheckSpec(check.name, asset=key, blocking=check.blocking, description=check.description)
+
+
+def _truth_specs(
+    stream: Stream, truths: Sequence[Truth], partitions: dg.MultiPartitionsDefinition
+) -> list[dg.AssetCheckSpec]:
+    """One partitioned check a truth. Never blocking in Dagster's sense, which would fail the step and all its days."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                truth.name,
+                asset=dg.AssetKey([stream.vendor, truth.table]),
+                description=truth.description,
+                partitions_def=partitions,
+            )
+            for truth in truths
+            if truth.table in {spec.name for spec in stream.tables}
+        ]
 
 
 def _asset_spec(spec: TableSpec, stream: Stream, partitions: dg.MultiPartitionsDefinition, owner: str) -> dg.AssetSpec:
@@ -193,6 +223,7 @@ def _run_step(
     stream: Stream,
     specs_by_name: Mapping[str, TableSpec],
     checks: Sequence[VendorCheck],
+    truths: Sequence[Truth],
 ) -> Iterator[Any]:
     platform: PlatformResource = context.resources.platform
     vendor: VendorResource = getattr(context.resources, stream.vendor)
@@ -207,8 +238,12 @@ def _run_step(
         clock=platform.clock,
         describe_progress=_throttled(context.log.info),
     )
+
+    def truth_results(done: list[_Done]) -> Iterator[dg.AssetCheckEvaluation]:
+        return _truth_results(context, stream, done, lake, truths, specs_by_name)
+
     if not context.selected_asset_keys:
-        yield from _recheck(context, stream, fetcher, platform, checks)
+        yield from _recheck(context, stream, fetcher, platform, checks, truth_results)
         return
     days_by_site = _days_by_site(context.partition_keys)
     sites = {key: _site_context(platform.settings, stream.vendor, key) for key in days_by_site}
@@ -230,7 +265,8 @@ def _run_step(
             landed = landed_text(stream, site, outcome, outcome.deferred, platform, specs_by_name, context.run_id)
         finished.append(_Done(site=site, outcome=outcome, landed=landed))
     tag_spent(context, platform)
-    yield from _events(context, selected, finished, lake, checks, DataDocs(platform.settings.home.data_docs))
+    docs = DataDocs(platform.settings.home.data_docs)
+    yield from _events(context, selected, finished, lake, checks, docs, truth_results)
 
 
 def _recheck(
@@ -239,7 +275,8 @@ def _recheck(
     fetcher: Fetcher,
     platform: PlatformResource,
     checks: Sequence[VendorCheck],
-) -> Iterator[dg.AssetCheckResult]:
+    truth_results: _TruthResults,
+) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
     """The UI's Execute button of a check: no table and no partition is asked for. The newest days of every site are
     decoded again from their landed pages and checked; the vendor is asked nothing.
     """
@@ -258,6 +295,7 @@ def _recheck(
         )
     docs = DataDocs(platform.settings.home.data_docs)
     yield from _check_results(context, selected, finished, platform.lake, checks, docs)
+    yield from truth_results(finished)
     for item in finished:
         if item.outcome.error is not None:
             raise _failure(item.outcome.error)
@@ -334,6 +372,7 @@ def _events(
     lake: Lake,
     checks: Sequence[VendorCheck],
     docs: DataDocs,
+    truth_results: _TruthResults,
 ) -> Iterator[Any]:
     """Materialisations, observations, check results, and at the end the failure if there was one."""
     asked = {split_key(key) for key in context.partition_keys}
@@ -350,6 +389,7 @@ def _events(
         if everything:
             yield dg.MaterializeResult(asset_key=key)
     yield from _check_results(context, selected, finished, lake, checks, docs)
+    yield from truth_results(finished)
     for item in finished:
         if item.outcome.error is not None:
             raise _failure(item.outcome.error)
@@ -460,7 +500,8 @@ def _check_results(
         found = [_check_site(spec, item, lake, own, docs, context.run_id) for item in with_rows]
         for name in names:
             mine = [(outcome, page) for outcomes, page in found for outcome in outcomes if outcome.name == name]
-            yield _merged_result(key, name, mine)
+            if mine:
+                yield _merged_result(key, name, mine)
     if with_rows:
         docs.write_index()
 
@@ -502,6 +543,43 @@ def _as_outcome(check: VendorCheck, frame: Any) -> SuiteOutcome:
         description=finding.description,
         metrics=finding.metrics,
         table=(),
+    )
+
+
+def _truth_results(
+    context: dg.AssetExecutionContext,
+    stream: Stream,
+    finished: list[_Done],
+    lake: Lake,
+    truths: Sequence[Truth],
+    specs_by_name: Mapping[str, TableSpec],
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """One result a truth and partition; a day a blocking one fails is kept from the marts, no other vendor's."""
+    wanted = {(key.asset_key, key.name) for key in context.selected_asset_check_keys}
+    mine = [truth for truth in truths if (dg.AssetKey([stream.vendor, truth.table]), truth.name) in wanted]
+    for item in finished:
+        verdicts = list(judge(mine, lake, item.site.key, item.outcome.done_days, specs_by_name))
+        hold_back(lake, stream.vendor, item.site.key, verdicts)
+        for verdict in verdicts:
+            yield _evaluation(stream.vendor, item.site.key, verdict)
+
+
+def _evaluation(vendor: str, site: str, verdict: Verdict) -> dg.AssetCheckEvaluation:
+    # Not an AssetCheckResult: that one takes its partition from the step, and a step does many.
+    truth = verdict.truth
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey([vendor, truth.table]),
+        check_name=truth.name,
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity.ERROR if truth.blocking else dg.AssetCheckSeverity.WARN,
+        description=verdict.description,
+        metadata={
+            "checked_rows": dg.MetadataValue.int(verdict.checked),
+            "broken_rows": dg.MetadataValue.int(verdict.broken),
+            "site": dg.MetadataValue.text(site),
+            "reads": dg.MetadataValue.text(", ".join(truth.reads)),
+        },
+        partition=partition_key(verdict.day, site),
     )
 
 

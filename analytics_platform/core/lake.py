@@ -352,6 +352,12 @@ class Lake:
 
         The list is one Parquet file, `_blocked/partitions.parquet`, replaced whole under a lock; it always exists.
         """
+        self.hold_back(spec.vendor, spec.name, site, failing=failing, passing_days=passing_days)
+
+    def hold_back(
+        self, vendor: str, name: str, site: str, *, failing: Iterable[date], passing_days: Iterable[date]
+    ) -> None:
+        """As `block`, under any name: a table's, or one that speaks for all tables of the vendor (`core.truths`)."""
         path = self.root / "_blocked" / "partitions.parquet"
         with storage_errors("Recording blocked partitions"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -362,7 +368,7 @@ class Lake:
             before = engine.execute("SELECT * FROM blocked ORDER BY ALL").fetchall()
             verdicts = [(day, True) for day in failing] + [(day, False) for day in passing_days]
             for day, is_blocked in verdicts:
-                where = [spec.vendor, spec.name, site, day]
+                where = [vendor, name, site, day]
                 engine.execute(
                     "DELETE FROM blocked WHERE vendor = ? AND table_name = ? AND site_key = ? AND partition_date = ?",
                     where,
@@ -375,6 +381,12 @@ class Lake:
             temporary = path.with_name(f".partitions.{os.getpid()}.tmp")
             _copy(engine, "SELECT * FROM blocked ORDER BY ALL", temporary)
             replace_file(temporary, path)
+
+    def relation(self, spec: TableSpec, site: str, days: Iterable[date]) -> str:
+        """SQL of one site's rows on those of the days that have a file; the anchor gives the columns where none has."""
+        anchor = self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)
+        found = [path for day in days if (path := self.partition_path(spec, site, day)).is_file()]
+        return _parquet([anchor, *found], by_name=True)
 
     def blocked(self) -> list[tuple[str, str, str, date]]:
         """Blocked partitions as (vendor, table, site, day)."""

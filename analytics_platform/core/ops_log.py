@@ -41,6 +41,7 @@ from analytics_platform.core.partitions import today
 from analytics_platform.core.quota_policy import SYNCED_FROM_SECONDS, Deferral, Window
 from analytics_platform.core.streams import Stream
 from analytics_platform.core.tables import TableSpec
+from analytics_platform.core.truths import HELD_BACK
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,6 +214,7 @@ class OpsLog:
         self, sites: Sequence[SiteStreams], deferrals: Sequence[Deferral], now: datetime
     ) -> Iterator[Row]:
         blocked = set(self._lake.blocked())
+        held_back = {(vendor, site, day) for vendor, name, site, day in blocked if name.startswith(HELD_BACK)}
         before = {_values(row, _PARTITION): row for row in self._read("partition_status")}
         for item in sites:
             for stream in item.streams:
@@ -224,7 +226,9 @@ class OpsLog:
                 for spec in stream.tables:
                     counts = self._row_counts(spec, item.site.key, days, before)
                     for day in days:
-                        is_blocked = (spec.vendor, spec.name, item.site.key, day) in blocked
+                        is_blocked = (spec.vendor, spec.name, item.site.key, day) in blocked or (
+                            (spec.vendor, item.site.key, day) in held_back
+                        )
                         waiting = _deferral(deferrals, stream, item.site.key, day)
                         status, reason = _verdict(
                             states[day],

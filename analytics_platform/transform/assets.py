@@ -57,7 +57,7 @@ from analytics_platform.transform.warehouse import quote, rows, warehouse_connec
 if TYPE_CHECKING:
     from dagster_dbt import DbtCliResource
 
-__all__ = ["DBT_ASSET", "IO_MANAGER", "WAREHOUSE_POOL", "PublishedTables", "build_transform"]
+__all__ = ["DBT_ASSET", "IO_MANAGER", "WAREHOUSE_POOL", "PublishedTables", "build_transform", "slices"]
 
 DBT_ASSET: Final = "dbt_project"
 IO_MANAGER: Final = "published_tables"
@@ -70,6 +70,8 @@ _DBT_LOG: Final = "dbt.log"
 # The log is written here instead, from the events that come anyway; the SQL of each node lies in compiled/ and run/.
 _QUIET: Final = ("--log-level-file", "none", "--no-write-json")
 _SHOWN_FAILURES: Final = 5
+_SLICE_DAYS: Final = 92
+"""Days one dbt process builds: of ten million sessions in two years, an eighth at a time (docs/marts_benchmark.md)."""
 _PICTURED_DAYS: Final = 28
 _QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
 
@@ -115,12 +117,12 @@ def _build(
     # The clock of the files the build reads, not the platform's: the two are compared later.
     build = Build(first_day=first_day, last_day=last_day, started_at=datetime.now(UTC), inputs=inputs_digest(settings))
     prepare_lake(settings)
-    outcome = _run_dbt(context, settings, manifest, partitions, (first_day, last_day))
+    outcome = _run_slices(context, settings, manifest, partitions, (first_day, last_day))
     if outcome.failure and lake_written_since(settings, build):
         # A build reads the lake many times: a partition replaced in between makes its own tests disagree.
         context.log.info(f"{outcome.failure}\nThe lake changed while dbt read it: building once more.")
         build = replace(build, started_at=datetime.now(UTC))
-        outcome = _run_dbt(context, settings, manifest, partitions, (first_day, last_day))
+        outcome = _run_slices(context, settings, manifest, partitions, (first_day, last_day))
     tables = _tables_as_built(settings, manifest, last_day)
     for event in outcome.events:
         yield _with_table(event, tables)
@@ -238,6 +240,42 @@ def _readable(message: str) -> str:
     return text[:400]
 
 
+def slices(first: date, last: date) -> Iterator[tuple[date, date]]:
+    """A long window in pieces, oldest first: what a build takes of memory grows with its window, and any sequence of
+    builds ends as one build does (rebuild equality).
+    """
+    count = max(1, -(-((last - first).days + 1) // _SLICE_DAYS))
+    for number in range(count):
+        begin = first + timedelta(days=number * _SLICE_DAYS)
+        yield begin, min(last, begin + timedelta(days=_SLICE_DAYS - 1))
+
+
+def _run_slices(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    manifest: Manifest,
+    partitions: dg.PartitionsDefinition[str],
+    window: tuple[date, date],
+) -> _Outcome:
+    """One dbt process a slice, until one fails. The last one's events are told, with failed tests of those before."""
+    failed: dict[dg.AssetCheckKey, Any] = {}
+    outcome = _Outcome()
+    for piece in slices(*window):
+        outcome = _run_dbt(context, settings, manifest, partitions, piece)
+        failed |= {key: event for event in outcome.events if (key := _check_of(event)) and not event.passed}
+        outcome.events = [failed.get(key, event) if (key := _check_of(event)) else event for event in outcome.events]
+        if outcome.failure:
+            break
+    return outcome
+
+
+def _check_of(event: Any) -> dg.AssetCheckKey | None:
+    """Which check an event tells of; None for an event of another kind."""
+    if not isinstance(event, dg.AssetCheckResult | dg.AssetCheckEvaluation) or event.asset_key is None:
+        return None
+    return dg.AssetCheckKey(event.asset_key, event.check_name or "")
+
+
 def _run_dbt(
     context: dg.AssetExecutionContext,
     settings: Settings,
@@ -262,7 +300,7 @@ def _run_dbt(
         invocation.context = context
 
         lines = _LogLines(context.log.info)
-        with redirect_stdout(lines), (target / _DBT_LOG).open("w", encoding="utf-8") as log:
+        with redirect_stdout(lines), (target / _DBT_LOG).open("a", encoding="utf-8") as log:
             for event in invocation.stream_raw_events():
                 failures.add(event.raw_event)
                 log.write(_log_line(event.raw_event))

@@ -7,7 +7,8 @@ Does not belong here: what the marts should say (test_marts and its neighbours).
 Run `python -m analytics_platform_tests.dbt_project.rebuild --sequences 200` for the figure; test_rebuild runs a few.
 
 What the executor takes from dbt: the compiled select of every model, in dbt's order. What it does itself is small: a
-view is a view, a table is replaced, `replace_window` deletes the window and inserts by name, a Python model is called.
+view is a view, a table is replaced, `replace_window` deletes the window and inserts by name, `replace_rows` deletes the
+rows its macro names, a Python model is called.
 That dbt makes the same tables of the same lake is a test of its own (test_rebuild).
 """
 
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +64,10 @@ class Model:
     columns: Mapping[str, str]
     is_mart: bool
     python_file: Path | None = None
+    row_key: str | None = None
+    replaced_rows: str = ""
+    incremental_sql: str = ""
+    """Of a model of the strategy `replace_rows`: its key, the rows that go, its select where a table exists already."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -93,18 +98,37 @@ def compile_project(warehouse: Warehouse) -> Project:
         patch.setenv("DBT_ENV_CUSTOM_ENV_WINDOW_START", START.isoformat())
         patch.setenv("DBT_ENV_CUSTOM_ENV_WINDOW_END", END.isoformat())
         reset_metadata_vars()  # dbt reads these variables once a process, which is once a build elsewhere
-        result = warehouse.dbt("compile", "--select", "resource_type:model")
+        code = _compiled(warehouse, "--select", "resource_type:model", "--full-refresh")
+        nodes = warehouse.manifest()["nodes"]
+        models = [_model(nodes[key], code.get(key) or "") for key in _in_order(nodes)]
+        models = [_with_replaced_rows(model, nodes, warehouse) if model.row_key else model for model in models]
     reset_metadata_vars()
-    if result.exception:
-        raise result.exception
-    code = {r.node.unique_id: r.node.compiled_code for r in result.result}
-    nodes = warehouse.manifest()["nodes"]
     return Project(
-        models=[_model(nodes[key], code.get(key) or "") for key in _in_order(nodes)],
+        models=models,
         seeds=warehouse.database,
         root=warehouse.lake.root,
         seed_names=sorted(node["name"] for node in nodes.values() if node["resource_type"] == "seed"),
     )
+
+
+def _compiled(warehouse: Warehouse, *arguments: str) -> dict[str, str]:
+    result = warehouse.dbt("compile", *arguments)
+    if result.exception:
+        raise result.exception
+    return {r.node.unique_id: r.node.compiled_code for r in result.result}
+
+
+def _with_replaced_rows(model: Model, nodes: Mapping[str, Any], warehouse: Warehouse) -> Model:
+    """The model with what it does to a table that is there; an empty one is put where none was built."""
+    key, node = next(
+        (key, node) for key, node in nodes.items() if node["resource_type"] == "model" and node["name"] == model.name
+    )
+    columns = ", ".join(f'"{name}" {kind}' for name, kind in model.columns.items())
+    with duckdb.connect(str(warehouse.database)) as connection:
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {model.relation} ({columns})")
+    macro = node["config"]["meta"]["replaced_rows"]
+    (condition,) = _compiled(warehouse, "--inline", f"{{{{ {macro}() }}}}").values()
+    return replace(model, replaced_rows=condition, incremental_sql=_compiled(warehouse, "--select", model.name)[key])
 
 
 def _in_order(nodes: Mapping[str, Any]) -> Iterator[str]:
@@ -136,6 +160,7 @@ def _model(node: Mapping[str, Any], sql: str) -> Model:
         columns={name: column["data_type"] for name, column in node["columns"].items()} if contract else {},
         is_mart=node["fqn"][1] == "marts",
         python_file=PROJECT / node["original_file_path"] if is_python else None,
+        row_key=config["meta"].get("row_key"),
     )
 
 
@@ -270,7 +295,8 @@ class Rebuilder:
             if model.kind == "python":
                 self._run_python(model, name, target)
                 continue
-            sql = self.localised(model.sql, name, window)
+            is_there = window is not None and self._exists(target)
+            sql = self.localised(model.incremental_sql if is_there and model.row_key else model.sql, name, window)
             try:
                 self._run_sql(model, sql, target, window)
             except duckdb.Error as error:
@@ -305,7 +331,11 @@ class Rebuilder:
             return
         if model.kind == "incremental" and window is not None and self._exists(target):
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE staged AS {sql}")
-            self.connection.execute(f"DELETE FROM {target} WHERE {_replaced(model, window)}")
+            replaced = _replaced(model, window)
+            if model.row_key:
+                touched = self.localised(model.replaced_rows, target.split(".")[0], window)
+                replaced = f"({touched}) OR {model.row_key} IN (SELECT {model.row_key} FROM staged)"
+            self.connection.execute(f"DELETE FROM {target} WHERE {replaced}")
             self.connection.execute(f"INSERT INTO {target} BY NAME SELECT * FROM staged")
             return
         if model.columns:
@@ -341,9 +371,11 @@ class Rebuilder:
     def localised(self, sql: str, name: str, window: Window | None) -> str:
         """A compiled select on one warehouse, the lake in memory, and a window."""
         root = re.escape(str(self.project.root))
-        sql = re.sub(
-            rf"read_parquet\(\s*'{root}/([^']*)'[^()]*\)", lambda found: self._lake_relation(found.group(1)), sql
-        )
+        for call in (
+            rf"read_parquet\(list_transform\(.*?'{root}/([^']*)'.*?union_by_name = true\)",
+            rf"read_parquet\(\s*'{root}/([^']*)'[^()]*\)",
+        ):
+            sql = re.sub(call, lambda found: self._lake_relation(found.group(1)), sql, flags=re.DOTALL)
         sql = re.sub(
             rf"glob\('{root}/([^/']*)/([^/']*)/[^']*'\)",
             r"(SELECT file FROM lake.files WHERE file LIKE '%/\1/\2/site=%') AS landed",

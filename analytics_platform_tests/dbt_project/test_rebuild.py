@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytics_platform_tests.dbt_project.conftest import Warehouse
+from analytics_platform.core.truths import HELD_BACK
+from analytics_platform_tests.dbt_project.conftest import DST_SUNDAY, Warehouse
 from analytics_platform_tests.dbt_project.lake_fixture import VENDORS
 from analytics_platform_tests.dbt_project.rebuild import (
     Landing,
@@ -135,3 +137,39 @@ def test_visitors_of_a_window_are_counted_as_if_the_sessions_were(
     assert {row["stat_date"]: (row["visitors_7d"], row["visitors_28d"], row["visitors_month"]) for row in found} == {
         day: (expected(day, 7), expected(day, 28), expected(day, day.day)) for day in days
     }
+
+
+def test_a_failing_truth_leaves_out_that_vendors_day_and_the_other_four_speak(rebuilder: Rebuilder) -> None:
+    """The marts' side of `core.truths`: an entry `truth:…` of the list of blocked partitions stands for all tables."""
+    held_back = f"vendor = 'smartlook' AND site_key = '{SITE}' AND stat_date = DATE '{DST_SUNDAY}'"
+    rebuilder.load_fixture()
+    for name in ("whole", "held"):
+        rebuilder.new_warehouse(name)
+    try:
+        rebuilder.build("whole", None)
+        rebuilder.connection.execute(
+            "INSERT INTO lake.blocked (vendor, table_name, site_key, partition_date) VALUES (?, ?, ?, ?)",
+            ["smartlook", f"{HELD_BACK}events_are_of_landed_sessions", SITE, DST_SUNDAY],
+        )
+        rebuilder.build("held", None)
+
+        def traffic(name: str, where: str) -> list[tuple[Any, ...]]:
+            sql = f"SELECT * FROM {name}.main.fct_daily_traffic WHERE {where} ORDER BY ALL"
+            return rebuilder.connection.execute(sql).fetchall()
+
+        def reasons(name: str) -> set[tuple[Any, ...]]:
+            sql = f"SELECT DISTINCT reason_null FROM {name}.main.fct_daily_traffic WHERE {held_back}"
+            return set(rebuilder.connection.execute(sql).fetchall())
+
+        assert reasons("held") == {("all=partition_blocked",)}
+        assert reasons("whole") != reasons("held")
+        assert traffic("held", "vendor <> 'smartlook'") == traffic("whole", "vendor <> 'smartlook'")
+        left_out = rebuilder.connection.execute(
+            "SELECT count(*) FROM held.main.fct_sessions WHERE vendor = 'smartlook' AND site_key = ? "
+            "AND partition_date = ?",
+            [SITE, DST_SUNDAY],
+        ).fetchall()
+        assert left_out == [(0,)]
+    finally:
+        for name in ("whole", "held"):
+            rebuilder.drop_warehouse(name)

@@ -23,13 +23,16 @@
                 site_key as site,
                 partition_date as day
             from {{ blocked_partitions() }}
-            where vendor = '{{ vendor }}' and table_name = '{{ table }}'
+            where vendor = '{{ vendor }}' and (table_name = '{{ table }}' or starts_with(table_name, 'truth:'))
         ) as blocked using (site, day)
         where lake.site <> '_anchor'
     )
 {% endmacro %}
 
-{#- Partitions that failed a blocking check: vendor, table_name, site_key, partition_date. The file always exists. -#}
+{#-
+    Partitions that failed a blocking check: vendor, table_name, site_key, partition_date. The file always exists. A name that begins
+    with `truth:` speaks for all tables of the vendor's day: what must hold between them does not.
+-#}
 {% macro blocked_partitions() -%}
     read_parquet('{{ lake_root() }}/_blocked/partitions.parquet')
 {%- endmacro %}

@@ -14,7 +14,7 @@ import dagster as dg
 from analytics_platform.core.ingest import vendor_assets
 from analytics_platform.core.tables import TableSpec
 from analytics_platform.settings import Settings
-from analytics_platform.vendors.inspectlet.checks import CHECKS
+from analytics_platform.vendors.inspectlet.checks import CHECKS, TRUTHS
 from analytics_platform.vendors.inspectlet.streams import STREAMS
 
 __all__ = ["build_assets"]
@@ -22,4 +22,4 @@ __all__ = ["build_assets"]
 
 def build_assets(settings: Settings, specs_by_name: Mapping[str, TableSpec]) -> list[dg.AssetsDefinition]:
     """One multi-asset a stream, partitioned by day × site."""
-    return vendor_assets(STREAMS, settings=settings, specs_by_name=specs_by_name, checks=CHECKS)
+    return vendor_assets(STREAMS, settings=settings, specs_by_name=specs_by_name, checks=CHECKS, truths=TRUTHS)

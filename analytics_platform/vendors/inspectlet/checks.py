@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from analytics_platform.core.country_codes import COUNTRY_CODES
+from analytics_platform.core.truths import Truth
 from analytics_platform.core.vendor_checks import Finding, VendorCheck, finding, unit_votes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "TRUTHS"]
 
 _LONG_ENOUGH_SECONDS: Final = 5
 """Shorter sessions do not vote: within the recorder's own lag, a second and a millisecond look alike."""
@@ -119,3 +120,44 @@ CHECKS: Final[Sequence[VendorCheck]] = (
     ),
 )
 """All warnings: each row is converted by its own evidence, so none of these makes a mart wrong."""
+
+_DECODE_AGAIN: Final = (
+    "Run `analytics-platform replay-landing` for the days, it costs no request; if it stays, a column of tables.py is "
+    "wrong."
+)
+
+TRUTHS: Final[Sequence[Truth]] = (
+    Truth(
+        table="session_pages",
+        name="listed_pages_are_landed",
+        description="A session has as many rows in inspectlet/session_pages as its list had pages, and no others.",
+        reads=("inspectlet/sessions", "inspectlet/session_pages"),
+        blocking=True,
+        sql="""
+            WITH pages AS (SELECT day, wid, sid, count(*) AS rows FROM inspectlet.session_pages GROUP BY ALL)
+            SELECT
+                day, count(*) AS checked,
+                count(*) FILTER (coalesce(sessions.listed_page_count, 0) <> coalesce(pages.rows, 0)) AS broken
+            FROM inspectlet.sessions AS sessions FULL JOIN pages USING (day, wid, sid) GROUP BY day
+        """,
+        fault="the session's list of pages and its landed pages differ",
+        next_step=_DECODE_AGAIN,
+    ),
+    Truth(
+        table="session_tags",
+        name="listed_tags_are_landed",
+        description="A session has as many rows in inspectlet/session_tags as its list had tags, and no others.",
+        reads=("inspectlet/sessions", "inspectlet/session_tags"),
+        blocking=True,
+        sql="""
+            WITH tags AS (SELECT day, wid, sid, count(*) AS rows FROM inspectlet.session_tags GROUP BY ALL)
+            SELECT
+                day, count(*) AS checked,
+                count(*) FILTER (coalesce(sessions.tag_count, 0) <> coalesce(tags.rows, 0)) AS broken
+            FROM inspectlet.sessions AS sessions FULL JOIN tags USING (day, wid, sid) GROUP BY day
+        """,
+        fault="the session's list of tags and its landed tags differ",
+        next_step=_DECODE_AGAIN,
+    ),
+)
+"""Both block: sessions, pages and tags are decoded from one answer: a difference is ours, and counts would be wrong."""

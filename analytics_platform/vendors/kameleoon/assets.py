@@ -23,7 +23,7 @@ from analytics_platform.core.tables import TableSpec
 from analytics_platform.settings import Settings, Site
 from analytics_platform.vendors.kameleoon import outbox
 from analytics_platform.vendors.kameleoon.access import VENDOR
-from analytics_platform.vendors.kameleoon.checks import CHECKS
+from analytics_platform.vendors.kameleoon.checks import CHECKS, TRUTHS
 from analytics_platform.vendors.kameleoon.outbound import VisitEvent
 from analytics_platform.vendors.kameleoon.streams import LOOKBACK_DAYS, STREAMS, is_sampled
 
@@ -39,7 +39,7 @@ AUDIENCES_FIELD: Final = "warehouseAudiences"
 def build_assets(settings: Settings, specs_by_name: Mapping[str, TableSpec]) -> list[dg.AssetsDefinition]:
     """One multi-asset a stream, and the sendings; all partitioned by day × site."""
     return [
-        *vendor_assets(STREAMS, settings=settings, specs_by_name=specs_by_name, checks=CHECKS),
+        *vendor_assets(STREAMS, settings=settings, specs_by_name=specs_by_name, checks=CHECKS, truths=TRUTHS),
         *sending_assets(SENDINGS, settings=settings, writer=outbox.connect),
     ]
 

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from analytics_platform.core.truths import Truth
 from analytics_platform.core.vendor_checks import Finding, VendorCheck, finding
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "TRUTHS"]
 
 # Naive, as a lake TIMESTAMP is. Seconds would lie in 1970, microseconds far beyond 2100; replayed logs are of the
 # nineties.
@@ -112,3 +113,34 @@ CHECKS: Final[Sequence[VendorCheck]] = (
     ),
 )
 """Wrong instants make wrong marts and block; the others warn."""
+
+TRUTHS: Final[Sequence[Truth]] = tuple(
+    Truth(
+        table=table,
+        name=f"listed_{what}_are_landed",
+        description=f"A visit has as many rows in kameleoon/{table} as it had {what}, and no row is without its visit.",
+        reads=("kameleoon/visits", f"kameleoon/{table}"),
+        blocking=True,
+        sql=f"""
+            WITH listed AS (
+                SELECT day, visitor_code, visit_started_at AS started_at, count(*) AS rows
+                FROM kameleoon.{table} GROUP BY ALL
+            )
+            SELECT
+                day, count(*) AS checked,
+                count(*) FILTER (coalesce(visits.{count}, 0) <> coalesce(listed.rows, 0)) AS broken
+            FROM kameleoon.visits AS visits FULL JOIN listed USING (day, visitor_code, started_at) GROUP BY day
+        """,
+        fault=f"the visit's {what} and its landed rows differ",
+        next_step=(
+            "Run `analytics-platform replay-landing` for the days, it costs no request; if it stays, a column of "
+            "tables.py is wrong."
+        ),
+    )
+    for table, what, count in (
+        ("visit_pages", "pages", "page_count"),
+        ("exposures", "exposures", "exposure_count"),
+        ("conversions", "conversions", "conversion_count"),
+    )
+)
+"""All block: a visit and its lists are decoded from one answer, so a difference is ours and counts would be wrong."""

@@ -13,12 +13,13 @@ import zoneinfo
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from analytics_platform.core.truths import Truth
 from analytics_platform.core.vendor_checks import Finding, VendorCheck, finding
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "TRUTHS"]
 
 
 def _metric_status_is_text_or_boolean(frame: pd.DataFrame) -> Finding:
@@ -72,3 +73,24 @@ CHECKS: Final[Sequence[VendorCheck]] = (
     ),
 )
 """All warnings: the catalogue describes, it measures nothing that a mart counts."""
+
+TRUTHS: Final[Sequence[Truth]] = tuple(
+    Truth(
+        table=table,
+        name=f"{table}_are_of_a_landed_product",
+        description=f"Each row of kissmetrics/{table} names a product of the same snapshot in kissmetrics/products.",
+        reads=("kissmetrics/products", f"kissmetrics/{table}"),
+        blocking=False,
+        sql=f"""
+            SELECT day, count(*) AS checked, count(*) FILTER (products.product_id IS NULL) AS broken
+            FROM kissmetrics.{table} AS listed
+            LEFT JOIN (SELECT DISTINCT day, product_id FROM kissmetrics.products) AS products
+                USING (day, product_id)
+            GROUP BY day
+        """,
+        fault="the row is of a product that the account does not list",
+        next_step="Compare product_id in sites.yaml with the vendor's products: the counters may be another site's.",
+    )
+    for table in ("events", "metrics")
+)
+"""Both warn: a product that was cancelled, or is not the token's, is legal (contract Kissmetrics §3.5, trap 8)."""

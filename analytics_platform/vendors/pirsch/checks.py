@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from analytics_platform.core.country_codes import COUNTRY_CODES
+from analytics_platform.core.truths import Truth
 from analytics_platform.core.vendor_checks import Finding, VendorCheck, finding
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "TRUTHS"]
 
 _RATE_TOLERANCE: Final = 0.0005
 """Rates come with four decimals or unrounded."""
@@ -183,3 +184,40 @@ CHECKS: Final[Sequence[VendorCheck]] = (
     ),
 )
 """All warnings: marts compute rates from counts and take totals from daily_stats."""
+
+TRUTHS: Final[Sequence[Truth]] = (
+    Truth(
+        table="hourly",
+        name="hours_add_up_to_the_day",
+        description="Views and sessions of the 24 hours of pirsch/hourly are those of the day in pirsch/daily_stats.",
+        reads=("pirsch/daily_stats", "pirsch/hourly"),
+        blocking=False,
+        sql="""
+            WITH hours AS (SELECT day, sum(views) AS views, sum(sessions) AS sessions FROM pirsch.hourly GROUP BY day)
+            SELECT
+                day, count(*) AS checked,
+                count(*) FILTER (
+                    abs(totals.views - coalesce(hours.views, 0)) > greatest(1, 0.01 * totals.views)
+                    OR abs(totals.sessions - coalesce(hours.sessions, 0)) > greatest(1, 0.05 * totals.sessions)
+                ) AS broken
+            FROM pirsch.daily_stats AS totals LEFT JOIN hours USING (day) GROUP BY day
+        """,
+        fault="the hours of the day add up to other views (by 1 %) or sessions (by 5 %) than the day",
+        next_step="Materialise both tables of the day again: they are separate answers, and an open day moves.",
+    ),
+    Truth(
+        table="pages",
+        name="paths_are_within_the_day",
+        description="The views of all paths of pirsch/pages are no more than the day's in pirsch/daily_stats.",
+        reads=("pirsch/daily_stats", "pirsch/pages"),
+        blocking=False,
+        sql="""
+            WITH paths AS (SELECT day, sum(views) AS views FROM pirsch.pages GROUP BY day)
+            SELECT day, count(*) AS checked, count(*) FILTER (paths.views > totals.views) AS broken
+            FROM pirsch.daily_stats AS totals JOIN paths USING (day) GROUP BY day
+        """,
+        fault="the paths of the day have more views than the day",
+        next_step="Materialise both tables of the day again: they are separate answers, and an open day moves.",
+    ),
+)
+"""Both warn: lists and totals are separate answers of the vendor, each right at its own moment."""

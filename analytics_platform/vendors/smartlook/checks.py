@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from analytics_platform.core.country_codes import COUNTRY_CODES
+from analytics_platform.core.truths import Truth
 from analytics_platform.core.vendor_checks import Finding, VendorCheck, finding, unit_votes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "TRUTHS"]
 
 _LONG_ENOUGH_SECONDS: Final = 5
 _CURSOR_FIELDS: Final = r'"(?:after|before|cursor|nextPage|previousPage|_links)"\s*:'
@@ -121,3 +122,44 @@ CHECKS: Final[Sequence[VendorCheck]] = (
     ),
 )
 """duration_is_in_seconds blocks, because its column is taken as seconds; the others warn."""
+
+TRUTHS: Final[Sequence[Truth]] = (
+    Truth(
+        table="events",
+        name="events_are_of_landed_sessions",
+        description="Each event names a session of smartlook/sessions, of its own UTC day or the one before.",
+        reads=("smartlook/sessions", "smartlook/events"),
+        blocking=False,
+        # A session lasts an hour at most: an event later than that in its day is of a session of the same day.
+        sql="""
+            SELECT events.day, count(*) AS checked, count(*) FILTER (sessions.session_id IS NULL) AS broken
+            FROM smartlook.events AS events
+            LEFT JOIN (SELECT DISTINCT session_id FROM smartlook.sessions) AS sessions USING (session_id)
+            WHERE events.session_id IS NOT NULL AND events.started_at >= events.day + INTERVAL 1 hour
+            GROUP BY events.day
+        """,
+        fault="the event is of a session that is not landed",
+        next_step="Materialise smartlook/sessions of the day again; until then these events count without a session.",
+    ),
+    Truth(
+        table="event_daily",
+        name="histogram_covers_the_sample",
+        description="No event of the sampled visitors occurred more often than the event's own histogram says.",
+        reads=("smartlook/events", "smartlook/event_daily"),
+        blocking=False,
+        sql="""
+            WITH sampled AS (
+                SELECT day, event_name, count(*) AS occurrences FROM smartlook.events
+                WHERE event_name IS NOT NULL GROUP BY ALL
+            ),
+            told AS (
+                SELECT day, event_name, sum(occurrence_count) AS occurrences FROM smartlook.event_daily GROUP BY ALL
+            )
+            SELECT day, count(*) AS checked, count(*) FILTER (sampled.occurrences > told.occurrences) AS broken
+            FROM told JOIN sampled USING (day, event_name) GROUP BY day
+        """,
+        fault="the histogram of the event holds fewer occurrences than the sampled visitors alone had",
+        next_step="Materialise smartlook/event_daily of the day again: the vendor counts late, the newest answer wins.",
+    ),
+)
+"""Both warn: events are a sample and histograms another answer, so each may be a little behind."""

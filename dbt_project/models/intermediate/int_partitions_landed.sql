@@ -36,10 +36,16 @@ marked as (
         partitions.table_name,
         partitions.site_key,
         partitions.partition_date,
-        blocked.vendor is not null as is_blocked
+        exists (
+            select 1
+            from {{ blocked_partitions() }} as blocked
+            where
+                blocked.vendor = partitions.vendor
+                and blocked.site_key = partitions.site_key
+                and blocked.partition_date = partitions.partition_date
+                and (blocked.table_name = partitions.table_name or starts_with(blocked.table_name, 'truth:'))
+        ) as is_blocked
     from partitions
-    left join (select distinct vendor, table_name, site_key, partition_date from {{ blocked_partitions() }}) as blocked
-        using (vendor, table_name, site_key, partition_date)
     where
         partitions.site_key <> '_anchor'
         and {{ in_window('partitions.partition_date', 2) }}

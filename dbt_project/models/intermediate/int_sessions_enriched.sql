@@ -11,7 +11,15 @@ with sessions as (
 
 ),
 
--- Common sessions: one visitor's sessions at most 30 minutes apart are one, cut every 24 hours.
+-- Common sessions: one visitor's sessions at most 30 minutes apart are one, cut every 24 hours. Worked out on the few columns it takes,
+-- since sorting whole rows, lists of pages included, is what would not fit in memory.
+walked as (
+
+    select session_key, vendor, site_key, walker, started_at_utc, vendor_session_id, known_end_utc
+    from sessions
+
+),
+
 with_previous_end as (
 
     select
@@ -21,7 +29,7 @@ with_previous_end as (
             order by started_at_utc, vendor_session_id
             rows between unbounded preceding and 1 preceding
         ) as previous_end_utc
-    from sessions
+    from walked
 
 ),
 
@@ -53,15 +61,23 @@ with_stretch as (
 
 ),
 
-with_common_key as (
+common_keys as (
 
     select
-        *,
+        session_key,
         first_value(session_key) over (
             partition by vendor, site_key, walker, island, stretch
             order by started_at_utc, vendor_session_id
         ) as common_session_key
     from with_stretch
+
+),
+
+with_common_key as (
+
+    select sessions.*, common_keys.common_session_key
+    from sessions
+    inner join common_keys on sessions.session_key = common_keys.session_key
 
 ),
 

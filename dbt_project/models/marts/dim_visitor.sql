@@ -1,6 +1,35 @@
-{{ config(materialized='table') }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='replace_rows',
+        on_schema_change='append_new_columns',
+        meta={'row_key': 'visitor_key', 'replaced_rows': 'visitors_touched'}
+    )
+}}
 
-with visitors as (
+with sessions as (
+
+    select * from {{ ref('fct_sessions') }}
+    where vendor_visitor_id is not null
+
+),
+
+{% if is_incremental() -%}
+-- Whose row this build may change: visitors of the window as it was and as it is, and all who ever logged in.
+touched as (
+
+    select vendor, site_key, vendor_visitor_id from {{ this }}
+    where {{ visitors_touched() }}
+    union
+    select vendor, site_key, vendor_visitor_id from sessions
+    where {{ in_window('session_date_local') }}
+    union
+    select vendor, site_key, vendor_visitor_id from {{ ref('int_identity_clusters') }}
+
+),
+
+{% endif -%}
+visitors as (
 
     select
         vendor,
@@ -10,8 +39,10 @@ with visitors as (
         max(session_date_local) as last_seen_date,
         count(*) as session_count,
         count(*) filter (has_conversion) as converting_session_count
-    from {{ ref('fct_sessions') }}
-    where vendor_visitor_id is not null
+    from sessions
+    {% if is_incremental() -%}
+    semi join touched using (vendor, site_key, vendor_visitor_id)
+    {% endif -%}
     group by vendor, site_key, vendor_visitor_id
 
 ),

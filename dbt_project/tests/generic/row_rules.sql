@@ -66,7 +66,7 @@
     {%- endif %}
     select *
     from {{ model }}
-    where
+    where {{ tested_dates(model) }} and (
         false
         {% for name in texts %}
             or regexp_matches(
@@ -74,4 +74,5 @@
                 '[A-Za-z0-9._%+-]+(@|%40)[A-Za-z0-9-]+\.[A-Za-z]{2,}|\b(\d{1,3}\.){3}\d{1,3}\b|(?i:accessresourcekey)'
             )
         {% endfor %}
+    )
 {% endtest %}

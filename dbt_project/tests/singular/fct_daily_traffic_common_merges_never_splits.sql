@@ -2,4 +2,4 @@
 select common.*
 from {{ ref('fct_daily_traffic') }} as common
 inner join {{ ref('fct_daily_traffic') }} as native using (vendor, site_key, stat_date)
-where common.basis = 'common' and native.basis = 'native' and common.sessions > native.sessions
+where {{ in_window('common.stat_date') }} and common.basis = 'common' and native.basis = 'native' and common.sessions > native.sessions

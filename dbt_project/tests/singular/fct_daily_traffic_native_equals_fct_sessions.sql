@@ -3,6 +3,7 @@ with counted as (
 
     select vendor, site_key, session_date_local as stat_date, count(*) as session_count
     from {{ ref('fct_sessions') }}
+    where {{ in_window('session_date_local') }}
     group by all
 
 )
@@ -17,6 +18,7 @@ left join counted
         and traffic.stat_date = counted.stat_date
 where
     traffic.basis = 'native'
+    and {{ in_window('traffic.stat_date') }}
     and vendors.has_session_rows
     and traffic.sessions is not null
     and traffic.sessions <> coalesce(counted.session_count, 0)
