@@ -94,7 +94,6 @@ def _dbt_assets(settings: Settings, manifest: Manifest) -> dg.AssetsDefinition:
         specs=manifest.asset_specs(partitions, IO_MANAGER),
         check_specs=manifest.check_specs(),
         can_subset=True,
-        partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         required_resource_keys={"platform"},
         pool=WAREHOUSE_POOL,

@@ -29,6 +29,7 @@ __all__ = [
     "dagster_dbt_translator",
     "day_column",
     "is_thorough",
+    "is_windowed",
     "masked_columns",
     "relation_name",
     "schema_name",
@@ -152,7 +153,7 @@ class Manifest:
             tags=_tags(node),
             code_version=str(node.get("checksum", {}).get("checksum", ""))[:12] or None,
             skippable=True,
-            partitions_def=partitions,
+            partitions_def=partitions if is_windowed(node) else None,
             metadata=_metadata(node),
         )
 
@@ -202,6 +203,14 @@ def schema_name(node: Node) -> str:
     return str(node.get("schema") or MAIN_SCHEMA)
 
 
+def is_windowed(node: Node) -> bool:
+    """Whether a build replaces the rows of its days and keeps the others: only such a relation has days that are there
+    or missing. A view, a seed and a table that is made anew are there whole or not at all, and an event for each of
+    their days would say nothing more.
+    """
+    return _materialized(node) == "incremental"
+
+
 def is_thorough(test: Node) -> bool:
     """Whether a test is left out of ordinary builds (the same rule as the selector `daily` of selectors.yml)."""
     return "thorough" in test["tags"] and "guard" not in test["tags"]
@@ -241,8 +250,8 @@ def dagster_dbt_translator(manifest: Manifest, partitions: dg.PartitionsDefiniti
         def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
             return None if dbt_resource_props["resource_type"] == "source" else group_of(dbt_resource_props)
 
-        def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition[str]:
-            return partitions
+        def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition[str] | None:
+            return partitions if is_windowed(dbt_resource_props) else None
 
     return Translator()
 
