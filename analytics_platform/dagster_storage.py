@@ -105,7 +105,9 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         of_assets = [(event, number) for event, number, _ in numbered if _kind(event) in ASSET_EVENTS]
         self._store_asset_event_tags(connection, [event for event, _ in of_assets], [number for _, number in of_assets])
         # One row an asset, overwritten by each event: only the last of each kind leaves anything there.
-        last = {(str(event.get_dagster_event().asset_key), _kind(event)): (event, number) for event, number in of_assets}
+        last = {
+            (str(event.get_dagster_event().asset_key), _kind(event)): (event, number) for event, number in of_assets
+        }
         for event, number in sorted(last.values(), key=lambda each: each[1]):
             self._store_asset_event(connection, event, number)
 

@@ -24,6 +24,7 @@ from analytics_platform.core.lake import DecodedPartition, Lake, LakeViews
 from analytics_platform.core.landing import Batch, BatchWriter, Landing
 from analytics_platform.core.partitions import contiguous, day_ends_at, today
 from analytics_platform.core.progress import Progress, tell
+from analytics_platform.core.stopwatch import measured, measured_steps
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.stripping import strip_before_landing
 from analytics_platform.core.tables import TableSpec
@@ -176,7 +177,8 @@ class Fetcher:
             return outcome
         outcome.not_backfillable = [d for d, s in states.items() if s.batch is None and not s.is_backfillable]
         if _wanted(states, refresh=refresh):
-            self._fetch(stream, site, days, outcome, connect, refresh=refresh)
+            with measured("landing"):
+                self._fetch(stream, site, days, outcome, connect, refresh=refresh)
         self._decode(stream, site, days, outcome, tables)
         if outcome.not_backfillable and not outcome.decoded and outcome.error is None and outcome.deferred is None:
             outcome.error = _not_backfillable(stream, site, outcome.not_backfillable)
@@ -295,7 +297,7 @@ class Fetcher:
             )
             already = writer.landed_records
             try:
-                for page in stream.extract(client, extraction):
+                for page in measured_steps("requests", stream.extract(client, extraction)):
                     kept, stripped = strip_before_landing(page, stream.tables, self._tombstones, site.key)
                     if kept is not None:
                         writer.append(kept, stripped=stripped)
@@ -363,7 +365,8 @@ class Fetcher:
         if not assignments:
             return []
         try:
-            return self._lake.decode(spec, assignments, site=site.key)
+            with measured("lake"):
+                return self._lake.decode(spec, assignments, site=site.key)
         except DataError as error:
             days = [day for _, batch_days in assignments for day in batch_days]
             if len(assignments) == 1:

@@ -126,6 +126,14 @@ class Manifest:
         found: Node | None = max(prefixed or candidates, key=lambda node: len(node["name"]), default=None)
         return found
 
+    def is_windowed(self, name: str) -> bool:
+        """`is_windowed` of the relation of this name."""
+        return name in self._windowed
+
+    @cached_property
+    def _windowed(self) -> frozenset[str]:
+        return frozenset(relation_name(node) for node in self.assets if is_windowed(node))
+
     def key_of(self, unique_id: str) -> dg.AssetKey:
         """Asset key of a model, seed, snapshot or source."""
         return asset_key(self.content["nodes"].get(unique_id) or self.content["sources"][unique_id])
