@@ -88,7 +88,7 @@ class RunParts:
     """Everything else: loading definitions, planning runs, events and their storage."""
     total_seconds: float = 0.0
     overhead_seconds: float = 0.0
-    """The total without requests, landing and lake: what Dagster, checks, dbt and publishing add to getting the rows."""
+    """The total without requests, landing and lake: what Dagster, checks, dbt and publishing add to the rows."""
 
     @classmethod
     def of(cls, seconds: Mapping[str, float], total: float) -> RunParts:
@@ -131,7 +131,8 @@ class Runner:
     """Starts Dagster runs for ranges of days on one instance.
 
     Args:
-        began: `time.monotonic()` when the work began for whoever asked; now by default. `RunReport.parts` counts from it.
+        began: `time.monotonic()` when the work began for whoever asked, now by default; `RunReport.parts` counts from
+            then.
     """
 
     def __init__(

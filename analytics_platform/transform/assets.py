@@ -273,6 +273,7 @@ def _run_dbt(
         )
         # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
         invocation.context = context
+        context.resources.platform.note_child(invocation.process.pid)
 
         lines = _LogLines(context.log.info)
         with redirect_stdout(lines), (target / _DBT_LOG).open("w", encoding="utf-8") as log:
@@ -288,6 +289,7 @@ def _run_dbt(
                 )
             lines.finish()
     exit_code = invocation.process.wait()
+    context.resources.platform.note_child(None)
     timing.tell()
     keep_parsed(settings, target)
     if exit_code != 0:
