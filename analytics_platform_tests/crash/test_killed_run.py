@@ -1,7 +1,8 @@
 """kill -9 of a run that holds the warehouse's only slot and has a process at work: the next run finds neither.
 
-RELIABILITY M11. The run is a small one in a process of its own, on a home with Dagster's SQLite storage; what it holds and
-what it leaves are those of the transform step (pool `warehouse`, a child that `PlatformResource` was told of).
+RELIABILITY M11. The run is a small one in a process of its own, on a home with Dagster's SQLite storage; what it
+holds and what it leaves are those of the transform step: the pool `warehouse`, and a child that `PlatformResource` was
+told of.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter.
