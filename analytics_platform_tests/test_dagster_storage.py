@@ -82,9 +82,13 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
         for name, value in row.items()
         if not name.endswith(("id", "timestamp", "created", "_event", "cached_status_data"))
     }
+    if not str(row.get("dagster_event_type")).startswith("ASSET_"):
+        kept.pop("event", None)  # of the run itself: both store it in the same way, and it holds durations and paths
     for name in ("event", "last_materialization", "evaluation_event"):
-        if row.get(name):
+        if kept.get(name) or (row.get(name) and name != "event"):
             kept[name] = _shape(json.loads(row[name]))
+    if "data_version" in str(row.get("key")):
+        kept.pop("value")
     kept["has_event_id"] = row.get("evaluation_event_storage_id") is not None or row.get("event_id") is not None
     return kept
 

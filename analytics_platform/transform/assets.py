@@ -41,7 +41,6 @@ from analytics_platform.transform.project import (
     dbt_project,
     dbt_variables,
     keep_parsed,
-    load_manifest,
     parsed_before,
 )
 from analytics_platform.transform.publish import (
@@ -54,6 +53,7 @@ from analytics_platform.transform.publish import (
 )
 from analytics_platform.transform.translator import (
     Manifest,
+    current_manifest,
     dagster_dbt_translator,
     relation_name,
     schema_name,
@@ -85,7 +85,7 @@ _QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
 
 def build_transform(settings: Settings) -> dg.Definitions:
     """Assets, checks and resources of everything after the lake."""
-    manifest = Manifest(load_manifest(settings))
+    manifest = current_manifest(settings)
     return dg.Definitions(
         assets=[_dbt_assets(settings, manifest), _published(manifest), *manifest.own_source_specs()],
         resources={IO_MANAGER: PublishedTables()},

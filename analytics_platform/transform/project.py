@@ -39,6 +39,7 @@ __all__ = [
     "dbt_executable",
     "dbt_project",
     "dbt_variables",
+    "decoded_manifest",
     "keep_parsed",
     "load_manifest",
     "manifest_path",
@@ -73,11 +74,12 @@ def dbt_project(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> DbtP
 def load_manifest(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> Mapping[str, Any]:
     """The current manifest (dbt's manifest.json schema v12), prepared first where needed."""
     path = manifest_path(settings, directory)
-    return _decoded(path, path.stat().st_mtime_ns)
+    return decoded_manifest(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
-def _decoded(path: Path, modified_ns: int) -> Mapping[str, Any]:
+def decoded_manifest(path: Path, modified_ns: int) -> Mapping[str, Any]:
+    """A manifest.json as it was written at `modified_ns` (a file's `st_mtime_ns`)."""
     manifest: Mapping[str, Any] = msgspec.json.decode(path.read_bytes())
     return manifest
 
@@ -107,8 +109,18 @@ def manifest_path(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> Pa
 
 def project_digest(directory: Path = PROJECT_DIRECTORY) -> str:
     """sha256 over every source file's path and content and the installed dbt versions."""
-    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
+    files = []
     for path in sorted(_sources(directory)):
+        found = path.stat()
+        files.append((path, found.st_size, found.st_mtime_ns))
+    return _digest(directory, tuple(files))
+
+
+@lru_cache(maxsize=4)
+def _digest(directory: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read once a process as long as nothing was touched: loading the definitions asks three times."""
+    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
+    for path, _, _ in files:
         content = path.read_bytes()
         digest.update(f"\n{path.relative_to(directory).as_posix()} {len(content)}\n".encode())
         digest.update(content)

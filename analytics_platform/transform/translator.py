@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
+from analytics_platform.settings import Settings
 from analytics_platform.transform import MART_GROUPS
+from analytics_platform.transform.project import decoded_manifest, manifest_path
 from analytics_platform.transform.warehouse import MAIN_SCHEMA
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Manifest",
+    "current_manifest",
     "dagster_dbt_translator",
     "day_column",
     "is_thorough",
@@ -45,6 +49,17 @@ _OWNER: Final = "team:analytics"
 _DAY_COLUMNS: Final = ("stat_date", "session_date_local", "snapshot_date", "partition_date", "_day")
 
 Node = Mapping[str, Any]
+
+
+@lru_cache(maxsize=2)
+def _manifest(path: Path, modified_ns: int) -> Manifest:
+    return Manifest(decoded_manifest(path, modified_ns))
+
+
+def current_manifest(settings: Settings) -> Manifest:
+    """The project's manifest as of now; what was worked out of it is kept as long as it stays the same."""
+    path = manifest_path(settings)
+    return _manifest(path, path.stat().st_mtime_ns)
 
 
 class Manifest:
