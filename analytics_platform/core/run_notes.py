@@ -13,9 +13,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -26,7 +26,6 @@ __all__ = ["Child", "DeadRun", "RunNote", "dead_runs"]
 
 _GRACE_SECONDS: Final = 8.0
 """dbt closes the warehouse when it is asked to stop."""
-_LOOK_EVERY_SECONDS: Final = 0.05
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -56,20 +55,24 @@ class Child:
 
     def end(self, *, grace_seconds: float = _GRACE_SECONDS) -> bool:
         """SIGTERM, SIGKILL after the grace; only while it is the same process. Whether there was anything to end."""
-        if not self.is_alive:
+        try:
+            # A handle of the process, not of its number: what is asked and sent below is asked of and sent to this one.
+            handle = os.pidfd_open(self.pid)
+        except OSError:
             return False
-        deadline = time.monotonic() + grace_seconds
-        self._signal(signal.SIGTERM)
-        while self.is_alive and time.monotonic() < deadline:
-            # Nobody's child any more, or init's: it cannot be waited for.
-            time.sleep(_LOOK_EVERY_SECONDS)
-        if self.is_alive:
-            self._signal(signal.SIGKILL)
-        return True
-
-    def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, number)
+        try:
+            if not self.is_alive:
+                return False
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(handle, number)
+                if ended.poll(grace_seconds * 1000):
+                    break
+            return True
+        finally:
+            os.close(handle)
 
 
 class RunNote:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from filelock import FileLock
 
-from analytics_platform.core.durable import replace_file, storage_errors, write_file
+from analytics_platform.core.durable import make_directories, replace_file, storage_errors, write_file
 from analytics_platform.core.errors import ConfigurationError
 from analytics_platform.core.redaction import redact
 from analytics_platform.settings import Settings
@@ -192,6 +192,7 @@ def keep_parsed(settings: Settings, target: Path) -> None:
     """Take what a dbt process parsed into its target folder for the next one of this home."""
     made = target / _PARSED
     if made.is_file():
+        make_directories(settings.home.dbt_target)
         replace_file(made, _parsed(settings))
 
 
