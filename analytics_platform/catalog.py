@@ -622,13 +622,13 @@ def _steady(query: Callable[[], Any], *, about: str) -> Any:
     """Run a read; once more from the pointer when a file was swept in between. DuckDB's complaints become ours."""
     import duckdb
 
+    from analytics_platform.core.lake import was_replaced
+
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return query()
         except (duckdb.Error, FileNotFoundError) as error:
-            # DuckDB opens a Parquet file more than once a query: replaced in between, it complains with an I/O error
-            # or, reading the new file by the old one's footer, with the bare base class. A query's fault is a subclass.
-            moved = isinstance(error, duckdb.IOException | FileNotFoundError) or type(error) is duckdb.Error
+            moved = was_replaced(error)
             if moved and attempt < _ATTEMPTS:
                 continue
             if moved:

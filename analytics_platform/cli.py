@@ -279,11 +279,12 @@ def main() -> NoReturn:
 
 @contextmanager
 def _runner(settings: Settings) -> Iterator[Any]:
+    began = time.monotonic()
     from analytics_platform.dagster_home import instance
     from analytics_platform.runner import Runner
 
     with instance(settings) as opened:
-        yield Runner(settings, opened)
+        yield Runner(settings, opened, began=began)
 
 
 def _run(
@@ -401,7 +402,15 @@ def _print_report(screen: Console, report: RunReport) -> None:
     )
     if report.marts_message:
         screen.print(f"          {report.marts_message}", highlight=False, markup=False)
-    screen.print(f"{report.requests:,} vendor requests in all.")
+    parts = report.parts
+    dbt = parts.dbt_start_seconds + parts.dbt_models_seconds + parts.dbt_tests_seconds
+    screen.print(
+        f"{report.requests:,} vendor requests in all. {parts.total_seconds:.1f} s: requests "
+        f"{parts.requests_seconds:.1f}, landing and lake {parts.landing_seconds + parts.lake_seconds:.1f}, checks "
+        f"{parts.checks_seconds:.1f}, dbt {dbt:.1f}, publish {parts.publish_seconds + parts.pictures_seconds:.1f}, "
+        f"Dagster {parts.dagster_seconds:.1f}.",
+        highlight=False,
+    )
 
 
 _SUMMARY_SQL: Final = """

@@ -8,7 +8,8 @@ any filter: of two years and two sites that is 1,460 files a table, for each of 
 therefore list files by the variable `lake_days`, a map of "vendor/table" to days. A connection without the variable
 (the catalog, a notebook, a person's shell, a build of everything) sees the whole lake.
 
-Enabled in `dbt_project/profiles.yml`, where a vendor whose models look further has its own days. The variable is set for each cursor, because DuckDB's variables belong to one.
+Enabled in `dbt_project/profiles.yml`, where a vendor whose models look further has its own days. The variable is set
+for each cursor, because DuckDB's variables belong to one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
@@ -25,10 +26,12 @@ from analytics_platform.core.landing import Batch, Landing
 from analytics_platform.core.partitions import today
 from analytics_platform.core.quota import Ledger, Spent
 from analytics_platform.core.resources import open_ledger
+from analytics_platform.core.stopwatch import measuring
 from analytics_platform.core.streams import Stream
 from analytics_platform.settings import Settings, Site
+from analytics_platform.transform.project import parsing_ahead
 
-__all__ = ["RunReport", "Runner", "VendorResult", "Work"]
+__all__ = ["RunParts", "RunReport", "Runner", "VendorResult", "Work"]
 
 State = Literal["complete", "done", "deferred", "failed", "off", "not used"]
 
@@ -62,6 +65,42 @@ class VendorResult:
 
 
 @dataclass(kw_only=True)
+class RunParts:
+    """Where the wall seconds of a `run` went, each second in one field (`docs/run_overhead.md`)."""
+
+    requests_seconds: float = 0.0
+    """Until the vendors' next page was there: sending, quota and waiting, taking the page apart."""
+    landing_seconds: float = 0.0
+    """Writing pages down, and deciding which days are to be asked for."""
+    lake_seconds: float = 0.0
+    """Decoding landed pages into Parquet."""
+    checks_seconds: float = 0.0
+    """Great Expectations (its import too), the vendors' own checks, Data Docs."""
+    dbt_start_seconds: float = 0.0
+    """From starting dbt until its first node: Python, imports, parsing."""
+    dbt_models_seconds: float = 0.0
+    """Models and seeds; two run at a time, and a second with a test beside a model is shared between them."""
+    dbt_tests_seconds: float = 0.0
+    pictures_seconds: float = 0.0
+    """Row counts and plots in the metadata of marts."""
+    publish_seconds: float = 0.0
+    dagster_seconds: float = 0.0
+    """Everything else: loading definitions, planning runs, events and their storage."""
+    total_seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    """The total without requests, landing and lake: what Dagster, checks, dbt and publishing add to the rows."""
+
+    @classmethod
+    def of(cls, seconds: Mapping[str, float], total: float) -> RunParts:
+        """From a stopwatch's seconds by part name; what no part claimed is Dagster's."""
+        known = {each.name.removesuffix("_seconds") for each in fields(cls)} - {"dagster", "total", "overhead"}
+        told = {f"{name}_seconds": round(seconds.get(name, 0.0), 3) for name in sorted(known)}
+        made = cls(**told, dagster_seconds=round(total - sum(told.values()), 3), total_seconds=round(total, 3))
+        rows = made.requests_seconds + made.landing_seconds + made.lake_seconds
+        return replace(made, overhead_seconds=round(made.total_seconds - rows, 3))
+
+
+@dataclass(kw_only=True)
 class RunReport:
     """What came of a whole `run`."""
 
@@ -71,6 +110,9 @@ class RunReport:
     marts: State = "complete"
     marts_message: str = ""
     seconds_by_part: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by vendor, and of "dbt and publish": each holds everything done for it."""
+    parts: RunParts = field(default_factory=lambda: RunParts())
+    """The same seconds by what was done."""
 
     @property
     def requests(self) -> int:
@@ -86,9 +128,22 @@ class RunReport:
 
 
 class Runner:
-    """Starts Dagster runs for ranges of days on one instance."""
+    """Starts Dagster runs for ranges of days on one instance.
 
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance, *, clock: Clock | None = None) -> None:
+    Args:
+        began: `time.monotonic()` when the work began for whoever asked, now by default; `RunReport.parts` counts from
+            then.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        instance: dg.DagsterInstance,
+        *,
+        clock: Clock | None = None,
+        began: float | None = None,
+    ) -> None:
+        self._began = time.monotonic() if began is None else began
         from analytics_platform.definitions import build_definitions
 
         # A deferred table has no check result; Dagster warns of that on stderr, in the middle of the report.
@@ -120,18 +175,20 @@ class Runner:
             thorough: run the dbt tests too that ordinary builds leave to the job `dbt_thorough`.
         """
         report = RunReport(first_day=first_day, last_day=last_day)
-        for vendor in vendors:
-            for site in self.settings.sites:
-                if site.key not in sites:
-                    continue
-                begun = time.monotonic()
-                result = self._vendor(vendor, site, first_day, last_day, refresh=refresh)
-                result.seconds = time.monotonic() - begun
-                report.seconds_by_part[vendor] = report.seconds_by_part.get(vendor, 0.0) + result.seconds
-                report.vendors.append(result)
-                yield result
-        if marts:
-            self._marts(report, thorough=thorough)
+        with measuring() as watch, parsing_ahead(self.settings) if marts else nullcontext():
+            for vendor in vendors:
+                for site in self.settings.sites:
+                    if site.key not in sites:
+                        continue
+                    begun = time.monotonic()
+                    result = self._vendor(vendor, site, first_day, last_day, refresh=refresh)
+                    result.seconds = time.monotonic() - begun
+                    report.seconds_by_part[vendor] = report.seconds_by_part.get(vendor, 0.0) + result.seconds
+                    report.vendors.append(result)
+                    yield result
+            if marts:
+                self._marts(report, thorough=thorough)
+        report.parts = RunParts.of(watch.seconds, time.monotonic() - self._began)
         yield report
 
     # -- vendors -------------------------------------------------------------------------------------------------

@@ -166,6 +166,10 @@ class Home(BaseModel):
         return self.root / "dagster"
 
     @property
+    def running(self) -> Path:
+        return self.root / "state" / "running"
+
+    @property
     def dbt_target(self) -> Path:
         return self.root / "dbt"
 

@@ -40,7 +40,15 @@ WRITING_FILES = {"outbound.py", "management.py", "queries.py", "outbox.py", "era
 """Beside the files of every vendor, where its API offers it: data sent, settings changed, reports run, what the outbox
 delivers, and the right to erasure."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
-CORE_WITH_DAGSTER = {"automation.py", "ingest.py", "partitions.py", "resources.py", "run_numbers.py", "sending.py"}
+CORE_WITH_DAGSTER = {
+    "automation.py",
+    "ingest.py",
+    "partitions.py",
+    "resources.py",
+    "run_numbers.py",
+    "sending.py",
+    "sweeping.py",
+}
 
 
 Rule = Callable[[Path], None]

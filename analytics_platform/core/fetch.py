@@ -25,6 +25,7 @@ from analytics_platform.core.lake_stream import Following
 from analytics_platform.core.landing import Batch, BatchWriter, Landing
 from analytics_platform.core.partitions import contiguous, day_ends_at, today
 from analytics_platform.core.progress import Progress, tell
+from analytics_platform.core.stopwatch import measured, measured_steps
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.stripping import strip_before_landing
 from analytics_platform.core.tables import TableSpec
@@ -180,7 +181,8 @@ class Fetcher:
         self._following = None
         try:
             if _wanted(states, refresh=refresh):
-                self._fetch(stream, site, days, outcome, connect, refresh=refresh)
+                with measured("landing"):
+                    self._fetch(stream, site, days, outcome, connect, refresh=refresh)
             self._decode(stream, site, days, outcome, tables)
         finally:
             self._follow(None)
@@ -304,7 +306,7 @@ class Fetcher:
             following = None if writer.landed else self._lake.follow(stream.tables, site=site.key, days=days)
             self._follow(following)
             try:
-                for page in stream.extract(client, extraction):
+                for page in measured_steps("requests", stream.extract(client, extraction)):
                     kept, stripped = strip_before_landing(page, stream.tables, self._tombstones, site.key)
                     if kept is not None:
                         line = writer.append(kept, stripped=stripped)
@@ -385,7 +387,8 @@ class Fetcher:
         if followed is not None:
             return followed
         try:
-            return self._lake.decode(spec, assignments, site=site.key)
+            with measured("lake"):
+                return self._lake.decode(spec, assignments, site=site.key)
         except DataError as error:
             days = [day for _, batch_days in assignments for day in batch_days]
             if len(assignments) == 1:

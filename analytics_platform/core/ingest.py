@@ -36,6 +36,7 @@ from analytics_platform.core.progress import Progress
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource, VendorResource
 from analytics_platform.core.run_numbers import landed_text, plan_of_run, tag_spent
+from analytics_platform.core.stopwatch import measured
 from analytics_platform.core.streams import Stream
 from analytics_platform.core.tables import Sensitivity, TableSpec
 from analytics_platform.core.truths import Truth, Verdict, hold_back, judge
@@ -497,13 +498,15 @@ def _check_results(
         if not names or not with_rows:
             continue
         own = [check for check in checks if check.table == spec.name]
-        found = [_check_site(spec, item, lake, own, docs, context.run_id) for item in with_rows]
+        with measured("checks"):
+            found = [_check_site(spec, item, lake, own, docs, context.run_id) for item in with_rows]
         for name in names:
             mine = [(outcome, page) for outcomes, page in found for outcome in outcomes if outcome.name == name]
             if mine:
                 yield _merged_result(key, name, mine)
     if with_rows:
-        docs.write_index()
+        with measured("checks"):
+            docs.write_index()
 
 
 def _check_site(

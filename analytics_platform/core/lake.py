@@ -55,10 +55,12 @@ __all__ = [
     "record_keys",
     "replace_rows",
     "split_records",
+    "was_replaced",
 ]
 
 ANCHOR_SITE: Final = "_anchor"
 ANCHOR_DAY: Final = date(1970, 1, 1)
+_READ_ATTEMPTS: Final = 3
 
 _STREAM_MEMORY: Final = "256MB"
 """Of the engine that types one segment at a time; it never needs as much."""
@@ -114,7 +116,8 @@ def connect(**settings: str | bool | int | float | list[str]) -> duckdb.DuckDBPy
         **settings,
     }
     connection = duckdb.connect(":memory:", config=config)
-    connection.execute("SET TimeZone = 'UTC'")
+    # In a Python that talks to a person (a shell, a notebook) DuckDB draws one across what is shown there.
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection
 
 
@@ -575,6 +578,14 @@ class Lake:
             os.close(held)
 
 
+def was_replaced(error: Exception) -> bool:
+    """Whether a read failed because a file was replaced in between: DuckDB opens a Parquet file more than once a query
+    and complains with an I/O error or, reading the new file by the old one's footer, with the bare base class. A
+    query's own fault is a subclass.
+    """
+    return isinstance(error, duckdb.IOException | FileNotFoundError) or type(error) is duckdb.Error
+
+
 class LakeViews:
     """Read access for streams that depend on other tables (`core.streams.LakeReader`)."""
 
@@ -583,7 +594,20 @@ class LakeViews:
         self._specs = tuple(specs)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Rows of one SELECT over views `<vendor>.<table>`; values are bound."""
+        """Rows of one SELECT over views `<vendor>.<table>`; values are bound.
+
+        Raises:
+            duckdb.Error: the query's own fault, or files were replaced while they were read, three times in a row.
+        """
+        for _ in range(_READ_ATTEMPTS - 1):
+            try:
+                return self._query(sql, parameters)
+            except duckdb.Error as error:
+                if not was_replaced(error):
+                    raise
+        return self._query(sql, parameters)
+
+    def _query(self, sql: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         with connect() as engine:
             for spec in self._specs:
                 self._lake.ensure_anchor(spec)

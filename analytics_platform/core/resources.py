@@ -24,6 +24,8 @@ from analytics_platform.core.identity import person_key
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
 from analytics_platform.core.quota_policy import QuotaPolicy, ReportedUsage
+from analytics_platform.core.run_notes import RunNote
+from analytics_platform.core.sweeping import sweep_killed_runs
 from analytics_platform.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -80,6 +82,29 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # ge
     """Landing, lake, ledger and settings of one ANALYTICS_PLATFORM_HOME."""
 
     _clock: Clock = PrivateAttr(default_factory=SystemClock)
+    _note: RunNote | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Sweep up after runs that were killed, before a step of this one asks for a pool slot; note that it is alive.
+
+        Dagster sets resources up in the process that runs the steps, before it claims anything for them.
+        """
+        if context.run is None or context.instance is None:
+            return
+        settings = self.settings
+        sweep_killed_runs(context.instance, settings.home.running)
+        self._note = RunNote.open(settings.home.running, context.run.run_id)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """The run is over, however it ended; its note goes."""
+        if self._note is not None:
+            self._note.close()
+            self._note = None
+
+    def note_child(self, pid: int | None) -> None:
+        """The process that works for this run now, to be ended if this one is killed; None when it is over."""
+        if self._note is not None:
+            self._note.tell(pid)
 
     @property
     def settings(self) -> Settings:

@@ -52,7 +52,6 @@ def thorough_checks(settings: Settings) -> dg.AssetSelection:
     """The checks that ordinary builds leave out."""
     import dagster as dg
 
-    from analytics_platform.transform.project import load_manifest
-    from analytics_platform.transform.translator import Manifest
+    from analytics_platform.transform.translator import current_manifest
 
-    return dg.AssetSelection.checks(*sorted(Manifest(load_manifest(settings)).thorough_checks))
+    return dg.AssetSelection.checks(*sorted(current_manifest(settings).thorough_checks))

@@ -17,7 +17,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -28,15 +28,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
-from analytics_platform.core.durable import replace_file
 from analytics_platform.core.lake import Lake, SiteRow
 from analytics_platform.core.partitions import day_partitions
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource
+from analytics_platform.core.stopwatch import measured, took
 from analytics_platform.ops_export import export_ops
-from analytics_platform.reconcile.pictures import Asked, Query, of_mart
+from analytics_platform.reconcile.pictures import Asked, of_mart
 from analytics_platform.settings import Settings
-from analytics_platform.transform.project import dbt_executable, dbt_project, load_manifest
+from analytics_platform.transform.project import (
+    dbt_executable,
+    dbt_project,
+    dbt_variables,
+    keep_parsed,
+    parsed_before,
+)
 from analytics_platform.transform.publish import (
     Build,
     describe_rows,
@@ -47,6 +53,7 @@ from analytics_platform.transform.publish import (
 )
 from analytics_platform.transform.translator import (
     Manifest,
+    current_manifest,
     dagster_dbt_translator,
     relation_name,
     schema_name,
@@ -73,12 +80,14 @@ _SHOWN_FAILURES: Final = 5
 _SLICE_DAYS: Final = 92
 """Days one dbt process builds: of ten million sessions in two years, an eighth at a time (docs/marts_benchmark.md)."""
 _PICTURED_DAYS: Final = 28
+_LOG_EVERY_SECONDS: Final = 1.0
+_NODE_RESULTS: Final = frozenset({"LogModelResult", "LogSeedResult", "LogTestResult"})
 _QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
 
 
 def build_transform(settings: Settings) -> dg.Definitions:
     """Assets, checks and resources of everything after the lake."""
-    manifest = Manifest(load_manifest(settings))
+    manifest = current_manifest(settings)
     return dg.Definitions(
         assets=[_dbt_assets(settings, manifest), _published(manifest), *manifest.own_source_specs()],
         resources={IO_MANAGER: PublishedTables()},
@@ -96,7 +105,6 @@ def _dbt_assets(settings: Settings, manifest: Manifest) -> dg.AssetsDefinition:
         specs=manifest.asset_specs(partitions, IO_MANAGER),
         check_specs=manifest.check_specs(),
         can_subset=True,
-        partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         required_resource_keys={"platform"},
         pool=WAREHOUSE_POOL,
@@ -123,7 +131,11 @@ def _build(
         context.log.info(f"{outcome.failure}\nThe lake changed while dbt read it: building once more.")
         build = replace(build, started_at=datetime.now(UTC))
         outcome = _run_slices(context, settings, manifest, partitions, (first_day, last_day))
-    tables = _tables_as_built(settings, manifest, last_day)
+    with measured("pictures"):
+        tables = _tables_as_built(settings, manifest)
+        pictures = _pictures(settings, manifest, tables, last_day)
+    for name, pictured in pictures.items():
+        _show(context, name, pictured, tables, manifest)
     for event in outcome.events:
         yield _with_table(event, tables)
     if outcome.failure:
@@ -283,6 +295,7 @@ def _run_dbt(
     partitions: dg.PartitionsDefinition[str],
     window: tuple[date, date],
 ) -> _Outcome:
+    timing = _Timing()
     project = dbt_project(settings)
     target = _run_folder(settings, context.run_id)
     dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
@@ -298,11 +311,13 @@ def _run_dbt(
         )
         # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
         invocation.context = context
+        context.resources.platform.note_child(invocation.process.pid)
 
         lines = _LogLines(context.log.info)
         with redirect_stdout(lines), (target / _DBT_LOG).open("a", encoding="utf-8") as log:
             for event in invocation.stream_raw_events():
                 failures.add(event.raw_event)
+                timing.add(event.raw_event)
                 log.write(_log_line(event.raw_event))
                 outcome.events += event.to_default_asset_events(
                     manifest=invocation.manifest,
@@ -310,8 +325,11 @@ def _run_dbt(
                     context=invocation.context,
                     target_path=invocation.target_path,
                 )
+            lines.finish()
     exit_code = invocation.process.wait()
-    _keep_parsed(settings, target)
+    context.resources.platform.note_child(None)
+    timing.tell()
+    keep_parsed(settings, target)
     if exit_code != 0:
         outcome.failure = failures.describe(target / _DBT_LOG, *window, exit_code=exit_code, last_lines=lines.last)
         outcome.metadata = {
@@ -321,20 +339,35 @@ def _run_dbt(
     return outcome
 
 
-def _parsed_before(settings: Settings) -> Path:
-    """What dbt parsed the last time in this home: it depends on the home's paths, so the project's own is of no use."""
-    return settings.home.dbt_target / "partial_parse.msgpack"
+class _Timing:
+    """Seconds of one dbt process by part, from its own events (`core.stopwatch`)."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._first_node: float | None = None
+        self._seconds = {"dbt_models": 0.0, "dbt_tests": 0.0}
+
+    def add(self, raw: Mapping[str, Any]) -> None:
+        """Take what matters of one structured dbt log event."""
+        if raw["info"]["name"] == "LogStartLine" and self._first_node is None:
+            self._first_node = time.perf_counter()
+        elif raw["info"]["name"] in _NODE_RESULTS:
+            part = "dbt_tests" if raw["info"]["name"] == "LogTestResult" else "dbt_models"
+            self._seconds[part] += float(raw["data"].get("execution_time") or 0.0)
+
+    def tell(self) -> None:
+        """Two nodes run at a time: the wall time of all is divided as their own seconds are."""
+        now = time.perf_counter()
+        first = self._first_node or now
+        took("dbt_start", first - self._began)
+        whole = sum(self._seconds.values())
+        for part, seconds in self._seconds.items():
+            took(part, (now - first) * seconds / whole if whole else 0.0)
 
 
 def _parsed_option(settings: Settings) -> list[str]:
-    before = _parsed_before(settings)
-    return ["--partial-parse-file-path", str(before)] if before.is_file() else []
-
-
-def _keep_parsed(settings: Settings, target: Path) -> None:
-    made = target / "partial_parse.msgpack"
-    if made.is_file():
-        replace_file(made, _parsed_before(settings))
+    before = parsed_before(settings)
+    return ["--partial-parse-file-path", str(before)] if before is not None else []
 
 
 def _arguments(context: dg.AssetExecutionContext, manifest: Manifest) -> list[str]:
@@ -380,10 +413,7 @@ def _dbt_environment(settings: Settings, window: tuple[date, date]) -> Iterator[
     first, last = window[0] - timedelta(days=1), window[1] + timedelta(days=1)
     settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
     wanted = {
-        "ANALYTICS_PLATFORM_LAKE": str(settings.home.lake),
-        "ANALYTICS_PLATFORM_WAREHOUSE": str(settings.home.warehouse),
-        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-        "DBT_USE_COLORS": "false",
+        **dbt_variables(settings),
         "DBT_ENV_CUSTOM_ENV_WINDOW_START": str(first),
         "DBT_ENV_CUSTOM_ENV_WINDOW_END": str(last),
     }
@@ -417,11 +447,15 @@ def _run_folder(settings: Settings, run_id: str) -> Path:
 
 
 class _LogLines(io.TextIOBase):
-    """dbt's own lines into the run log, as they come; a terminal that runs in this process stays clean."""
+    """dbt's own lines into the run log as they come, those of a second as one entry, because each entry is a row and a
+    commit of the event log; a terminal that runs in this process stays clean.
+    """
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._rest = ""
+        self._gathered: list[str] = []
+        self._logged_at = time.monotonic()
         self.last: deque[str] = deque(maxlen=_SHOWN_FAILURES)
 
     def write(self, text: str) -> int:
@@ -429,13 +463,22 @@ class _LogLines(io.TextIOBase):
         for line in lines:
             if line.strip():
                 self.last.append(redact(line.strip()))
-                self._log(self.last[-1])
+                self._gathered.append(self.last[-1])
+        if time.monotonic() - self._logged_at >= _LOG_EVERY_SECONDS:
+            self.finish()
         return len(text)
 
+    def finish(self) -> None:
+        """Log what was gathered. Not called flush: dagster-dbt flushes after each line."""
+        if self._gathered:
+            self._log("\n".join(self._gathered))
+        self._gathered.clear()
+        self._logged_at = time.monotonic()
 
-def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> dict[str, dict[str, Any]]:
+
+def _tables_as_built(settings: Settings, manifest: Manifest) -> dict[str, dict[str, Any]]:
     """Metadata of each relation from the warehouse itself: the columns it really has where they are not those its
-    definition lists, and the rows and pictures of the marts.
+    definition lists, and the rows of the marts.
     """
     if not settings.home.warehouse.is_file():
         return {}
@@ -467,20 +510,45 @@ def _tables_as_built(settings: Settings, manifest: Manifest, last_day: date) -> 
             if name in found:
                 table = f"{quote(schema_name(node))}.{quote(name)}"
                 found[name]["dagster/row_count"] = rows(connection, f"SELECT count(*) FROM {table}")[0][0]
-                found[name] |= _pictures(settings, name, lambda sql: connection.sql(sql).df(), last_day)
     return found
 
 
-def _pictures(settings: Settings, name: str, query: Query, last_day: date) -> dict[str, Any]:
-    """Plots of a mart's newest days, one a site, where it has a picture (`reconcile.pictures`)."""
+def _pictures(
+    settings: Settings, manifest: Manifest, built: Collection[str], last_day: date
+) -> dict[str, dict[str, Any]]:
+    """Plots of the marts' newest days, one a site, by mart, for those that have a picture (`reconcile.pictures`)."""
     first = last_day - timedelta(days=_PICTURED_DAYS - 1)
     asked = [Asked(site=site.key, first=first, last=last_day) for site in settings.sites]
-    return {
-        f"plot_{site}": dg.MetadataValue.md(
-            f"![{picture.title}](data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')})"
-        )
-        for site, picture in of_mart(name, query, asked)
-    }
+    names = [relation_name(node) for node in manifest.marts() if relation_name(node) in built]
+    if not names:
+        return {}
+    with warehouse_connection(settings) as connection:
+        return {
+            name: {
+                f"plot_{site}": dg.MetadataValue.md(
+                    f"![{picture.title}](data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')})"
+                )
+                for site, picture in of_mart(name, lambda sql: connection.sql(sql).df(), asked)
+            }
+            for name in names
+        }
+
+
+def _show(
+    context: dg.AssetExecutionContext,
+    name: str,
+    pictured: Mapping[str, Any],
+    tables: Mapping[str, dict[str, Any]],
+    manifest: Manifest,
+) -> None:
+    """Pictures go to the newest day of a run, once: a range of days would store each of them once a day."""
+    key = dg.AssetKey(name)
+    if not pictured or key not in context.selected_asset_keys:
+        return
+    if manifest.is_windowed(name):
+        context.add_asset_metadata(pictured, asset_key=key, partition_key=max(context.partition_keys))
+    else:
+        tables[name].update(pictured)
 
 
 def _with_table(event: Any, tables: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -510,7 +578,8 @@ def _published(manifest: Manifest) -> dg.AssetsDefinition:
     def published(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         platform: PlatformResource = context.resources.platform
         began = time.monotonic()
-        publication = publish(platform.settings, manifest=manifest)
+        with measured("publish"):
+            publication = publish(platform.settings, manifest=manifest)
         return dg.MaterializeResult(
             metadata={
                 "version": publication.version,

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from filelock import FileLock
 
-from analytics_platform.core.durable import replace_file, storage_errors, write_file
+from analytics_platform.core.durable import make_directories, replace_file, storage_errors, write_file
 from analytics_platform.core.errors import ConfigurationError
 from analytics_platform.core.redaction import redact
 from analytics_platform.settings import Settings
@@ -33,14 +34,27 @@ from analytics_platform.settings import Settings
 if TYPE_CHECKING:
     from dagster_dbt import DbtProject
 
-__all__ = ["PROJECT_DIRECTORY", "dbt_executable", "dbt_project", "load_manifest", "manifest_path", "project_digest"]
+__all__ = [
+    "PROJECT_DIRECTORY",
+    "dbt_executable",
+    "dbt_project",
+    "dbt_variables",
+    "decoded_manifest",
+    "keep_parsed",
+    "load_manifest",
+    "manifest_path",
+    "parsed_before",
+    "parsing_ahead",
+    "project_digest",
+]
 
 PROJECT_DIRECTORY: Final = Path(__file__).resolve().parents[2] / "dbt_project"
 """Beside the package in a checkout; the platform is installed editable (`make install`)."""
 
 _NOT_SOURCES: Final = frozenset({"target", "logs", "dbt_packages"})
 _PARSE_SECONDS: Final = 300
-_ARTIFACTS: Final = ("partial_parse.msgpack", "manifest.json")
+_PARSED: Final = "partial_parse.msgpack"
+_ARTIFACTS: Final = (_PARSED, "manifest.json")
 
 
 def dbt_executable() -> str:
@@ -60,11 +74,12 @@ def dbt_project(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> DbtP
 def load_manifest(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> Mapping[str, Any]:
     """The current manifest (dbt's manifest.json schema v12), prepared first where needed."""
     path = manifest_path(settings, directory)
-    return _parsed(path, path.stat().st_mtime_ns)
+    return decoded_manifest(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
-def _parsed(path: Path, modified_ns: int) -> Mapping[str, Any]:
+def decoded_manifest(path: Path, modified_ns: int) -> Mapping[str, Any]:
+    """A manifest.json as it was written at `modified_ns` (a file's `st_mtime_ns`)."""
     manifest: Mapping[str, Any] = msgspec.json.decode(path.read_bytes())
     return manifest
 
@@ -94,8 +109,18 @@ def manifest_path(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> Pa
 
 def project_digest(directory: Path = PROJECT_DIRECTORY) -> str:
     """sha256 over every source file's path and content and the installed dbt versions."""
-    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
+    files = []
     for path in sorted(_sources(directory)):
+        found = path.stat()
+        files.append((path, found.st_size, found.st_mtime_ns))
+    return _digest(directory, tuple(files))
+
+
+@lru_cache(maxsize=4)
+def _digest(directory: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read once a process as long as nothing was touched: loading the definitions asks three times."""
+    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
+    for path, _, _ in files:
         content = path.read_bytes()
         digest.update(f"\n{path.relative_to(directory).as_posix()} {len(content)}\n".encode())
         digest.update(content)
@@ -120,6 +145,69 @@ def _is_current(target: Path, digest: str) -> bool:
 def _is_writable(directory: Path) -> bool:
     target = directory / "target"
     return os.access(target if target.is_dir() else directory, os.W_OK)
+
+
+_ahead: dict[Path, subprocess.Popen[bytes]] = {}
+"""Home → the `dbt parse` that runs ahead of its next build."""
+
+
+@contextmanager
+def parsing_ahead(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> Iterator[None]:
+    """Inside the block, dbt parses the project for this home beside whatever else is done, if it never did before.
+
+    What dbt parsed is of no use in another home: the paths of the warehouse and of the lake are in it. A build that
+    starts meanwhile waits for the rest of it (`parsed_before`); a parse that fails is left to the build to tell.
+    """
+    if _parsed(settings).is_file() or settings.home.root in _ahead:
+        yield
+        return
+    target = settings.home.dbt_target / "ahead"
+    with storage_errors("Preparing the dbt project"):
+        target.mkdir(parents=True, exist_ok=True)
+        settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
+    command = [dbt_executable(), "parse", "--quiet", "--log-level-file", "none", "--no-write-json"]
+    command += ["--project-dir", str(directory), "--profiles-dir", str(directory), "--target-path", str(target)]
+    environment = {**os.environ, **dbt_variables(settings)}
+    with subprocess.Popen(  # noqa: S603  (our own executable, no shell)
+        command, env=environment, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
+        _ahead[settings.home.root] = child
+        try:
+            yield
+        finally:
+            _ahead.pop(settings.home.root, None)
+            child.kill()
+
+
+def parsed_before(settings: Settings) -> Path | None:
+    """What dbt parsed for this home the last time, or is parsing now (then this waits), None where it never did."""
+    child = _ahead.pop(settings.home.root, None)
+    if child is not None and child.wait() == 0:
+        keep_parsed(settings, settings.home.dbt_target / "ahead")
+    path = _parsed(settings)
+    return path if path.is_file() else None
+
+
+def keep_parsed(settings: Settings, target: Path) -> None:
+    """Take what a dbt process parsed into its target folder for the next one of this home."""
+    made = target / _PARSED
+    if made.is_file():
+        make_directories(settings.home.dbt_target)
+        replace_file(made, _parsed(settings))
+
+
+def _parsed(settings: Settings) -> Path:
+    return settings.home.dbt_target / _PARSED
+
+
+def dbt_variables(settings: Settings) -> dict[str, str]:
+    """What profiles.yml and the sources read from the environment."""
+    return {
+        "ANALYTICS_PLATFORM_LAKE": str(settings.home.lake),
+        "ANALYTICS_PLATFORM_WAREHOUSE": str(settings.home.warehouse),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DBT_USE_COLORS": "false",
+    }
 
 
 def _prepare(directory: Path, target: Path, digest: str) -> None:
@@ -154,3 +242,10 @@ def _parse(directory: Path, target: Path) -> None:
         raise ConfigurationError(
             f"dbt cannot parse {directory}:\n{words}", f"Run `dbt parse` in {directory.name}/ to see all of it."
         )
+
+
+if __name__ == "__main__":
+    # `make install`: the first run of a fresh checkout need not.
+    from analytics_platform.settings import load_settings
+
+    manifest_path(load_settings())

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
+from analytics_platform.settings import Settings
 from analytics_platform.transform import MART_GROUPS
+from analytics_platform.transform.project import decoded_manifest, manifest_path
 from analytics_platform.transform.warehouse import MAIN_SCHEMA
 
 if TYPE_CHECKING:
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Manifest",
+    "current_manifest",
     "dagster_dbt_translator",
     "day_column",
     "is_thorough",
+    "is_windowed",
     "masked_columns",
     "relation_name",
     "schema_name",
@@ -44,6 +49,17 @@ _OWNER: Final = "team:analytics"
 _DAY_COLUMNS: Final = ("stat_date", "session_date_local", "snapshot_date", "partition_date", "_day")
 
 Node = Mapping[str, Any]
+
+
+@lru_cache(maxsize=2)
+def _manifest(path: Path, modified_ns: int) -> Manifest:
+    return Manifest(decoded_manifest(path, modified_ns))
+
+
+def current_manifest(settings: Settings) -> Manifest:
+    """The project's manifest as of now; what was worked out of it is kept as long as it stays the same."""
+    path = manifest_path(settings)
+    return _manifest(path, path.stat().st_mtime_ns)
 
 
 class Manifest:
@@ -125,6 +141,14 @@ class Manifest:
         found: Node | None = max(prefixed or candidates, key=lambda node: len(node["name"]), default=None)
         return found
 
+    def is_windowed(self, name: str) -> bool:
+        """`is_windowed` of the relation of this name."""
+        return name in self._windowed
+
+    @cached_property
+    def _windowed(self) -> frozenset[str]:
+        return frozenset(relation_name(node) for node in self.assets if is_windowed(node))
+
     def key_of(self, unique_id: str) -> dg.AssetKey:
         """Asset key of a model, seed, snapshot or source."""
         return asset_key(self.content["nodes"].get(unique_id) or self.content["sources"][unique_id])
@@ -152,7 +176,7 @@ class Manifest:
             tags=_tags(node),
             code_version=str(node.get("checksum", {}).get("checksum", ""))[:12] or None,
             skippable=True,
-            partitions_def=partitions,
+            partitions_def=partitions if is_windowed(node) else None,
             metadata=_metadata(node),
         )
 
@@ -202,6 +226,14 @@ def schema_name(node: Node) -> str:
     return str(node.get("schema") or MAIN_SCHEMA)
 
 
+def is_windowed(node: Node) -> bool:
+    """Whether a build replaces the rows of its days and keeps the others: only such a relation has days that are there
+    or missing. A view, a seed and a table that is made anew are there whole or not at all, and an event for each of
+    their days would say nothing more.
+    """
+    return _materialized(node) == "incremental"
+
+
 def is_thorough(test: Node) -> bool:
     """Whether a test is left out of ordinary builds (the same rule as the selector `daily` of selectors.yml)."""
     return "thorough" in test["tags"] and "guard" not in test["tags"]
@@ -241,8 +273,8 @@ def dagster_dbt_translator(manifest: Manifest, partitions: dg.PartitionsDefiniti
         def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
             return None if dbt_resource_props["resource_type"] == "source" else group_of(dbt_resource_props)
 
-        def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition[str]:
-            return partitions
+        def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> dg.PartitionsDefinition[str] | None:
+            return partitions if is_windowed(dbt_resource_props) else None
 
     return Translator()
 

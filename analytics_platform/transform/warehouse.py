@@ -80,7 +80,7 @@ def warehouse_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnecti
             ) from None
         # The resource's own context manager does not close when its body raises.
         stack.callback(connection.close)
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         yield connection
 
 
@@ -101,7 +101,7 @@ def open_reader(
     config: dict[str, str | bool | int | float | list[str]] = {**CONFIG, "threads": str(min(4, os.cpu_count() or 1))}
     connection = duckdb.connect(":memory:", config=config)
     try:
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         if snapshot is not None:
             connection.execute(f"ATTACH {literal(str(snapshot))} AS {quote(SNAPSHOT)} (READ_ONLY)")
         files = [str(path) for path in readable if path.suffix]

@@ -54,6 +54,7 @@ def serve_ui(settings: Settings, *, listener: socket.socket, say: Callable[[str]
     from analytics_platform.dagster_home import prepare_dagster_home
 
     prepare_dagster_home(settings)
+    _sweep(settings)
     log = _new_log(settings)
     with _stop_signals() as stopped, ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="analytics-platform-ui-")))
@@ -68,6 +69,17 @@ def serve_ui(settings: Settings, *, listener: socket.socket, say: Callable[[str]
             say(f"{ended} The end of {log}:\n{_end_of(log)}")
             return 1
     return 0
+
+
+def _sweep(settings: Settings) -> None:
+    """Runs that a dead host or a kill left: before the daemon counts them among those that run."""
+    if not settings.home.running.is_dir() or not any(settings.home.running.iterdir()):
+        return  # spares the import of Dagster, which the children do for themselves
+    from analytics_platform.core.sweeping import sweep_killed_runs
+    from analytics_platform.dagster_home import instance
+
+    with instance(settings) as opened:
+        sweep_killed_runs(opened, settings.home.running)
 
 
 def _start(parts: _Parts, folder: Path, listener: socket.socket, stopped: Callable[[], bool]) -> None:

@@ -655,6 +655,46 @@ def test_views_read_partitions_of_an_older_schema_and_bind_values(bench: Bench) 
     assert views.query("SELECT id, score FROM acme.visits WHERE title = ?", ["o'brien"]) == [(1, None)]
 
 
+class ReplacedFile:
+    """A partition whose bytes, for the first so many engines, are not those its footer tells of: what a reader meets
+    whose file is replaced between its two looks at it.
+    """
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
+        whole = path.read_bytes()
+        self.engines = 0
+        self.times = times
+        original = lake_module.connect
+
+        def connect(**settings: Any) -> duckdb.DuckDBPyConnection:
+            self.engines += 1
+            path.write_bytes(b"PAR1" + bytes(200) + whole[204:] if self.engines <= self.times else whole)
+            return original(**settings)
+
+        monkeypatch.setattr(lake_module, "connect", connect)
+
+
+def test_a_file_replaced_while_a_stream_reads_it_is_read_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.table(VISITS, [visit(1), visit(2)])
+    views = LakeViews(bench.lake, [VISITS])
+    path = bench.lake.partition_path(VISITS, "shop", DAY)
+    replaced = ReplacedFile(path, monkeypatch, times=2)
+    assert views.query("SELECT count(id) FROM acme.visits") == [(2,)]
+    assert replaced.engines == 3
+    replaced.times = 99
+    with pytest.raises(duckdb.Error):
+        views.query("SELECT count(id) FROM acme.visits")
+    assert replaced.engines == 6
+
+
+def test_a_fault_of_the_query_is_told_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.table(VISITS, [visit(1)])
+    replaced = ReplacedFile(bench.lake.partition_path(VISITS, "shop", DAY), monkeypatch, times=0)
+    with pytest.raises(duckdb.BinderException):
+        LakeViews(bench.lake, [VISITS]).query("SELECT nothing FROM acme.visits")
+    assert replaced.engines == 1
+
+
 BLOCK = """
     import sys
     from datetime import date, timedelta

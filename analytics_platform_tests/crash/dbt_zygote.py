@@ -31,6 +31,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -46,7 +47,7 @@ from analytics_platform.core.resources import PlatformResource
 from analytics_platform.runner import Runner, RunReport
 from analytics_platform.settings import load_settings
 from analytics_platform.transform import transform_definitions
-from analytics_platform.transform.project import PROJECT_DIRECTORY
+from analytics_platform.transform.project import PROJECT_DIRECTORY, keep_parsed
 
 _NODE = re.compile(r'"node_id": "\w+\.\w+\.(\w+)')
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -212,6 +213,7 @@ def parsed() -> Any:
     with transform_assets._dbt_environment(load_settings(), (date(2026, 1, 1), date(2026, 1, 1))):
         result = dbtRunner().invoke(arguments)
     assert result.success, result.exception
+    keep_parsed(load_settings(), Path(os.environ["DBT_PARSE_TARGET"]))
     return result.result
 
 
