@@ -231,7 +231,7 @@ def is_windowed(node: Node) -> bool:
     or missing. A view, a seed and a table that is made anew are there whole or not at all, and an event for each of
     their days would say nothing more.
     """
-    return _materialized(node) == "incremental"
+    return _materialized(node) == "incremental" and bool(node["config"]["meta"].get("window_column"))
 
 
 def is_thorough(test: Node) -> bool:
