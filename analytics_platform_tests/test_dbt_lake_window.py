@@ -7,6 +7,7 @@ from collections import defaultdict
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -66,6 +67,7 @@ def test_a_cursor_of_a_build_reads_those_files_and_any_other_cursor_all(
 def test_without_a_window_or_with_a_long_one_everything_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, str] = {}
     monkeypatch.setattr("dbt_common.events.functions.get_metadata_vars", lambda: told)
+    monkeypatch.setattr("dbt.flags.get_flags", SimpleNamespace)  # what an earlier dbt of this process was told
     assert window_of_build() is None
     told |= {"WINDOW_START": str(FIRST), "WINDOW_END": str(LAST)}
     assert window_of_build() == (FIRST, LAST)
