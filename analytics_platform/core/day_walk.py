@@ -5,10 +5,11 @@ end. Does not belong here: searches that can be narrowed to an instant, and what
 (`core.settling`); a vendor's fields and filters (`vendors/<v>/streams.py`).
 
 Asked again from its newest record, a day that is larger than an hour's quota would be cut at the same place for ever.
-So the day of a cut is asked from its other end, until the two beginnings meet: one page comes twice. A day that is cut
-there too, or that its first page shows to be larger than two quotas, is asked in parts: records whose measure (a
-duration) lies between two values, each part small enough, the values taken from the page at hand. What has no parts
-and fits into a quota is asked once more; what does not is not asked at all, and the reason is said.
+So the day of a cut is asked from its other end, until the two beginnings meet. A day that is cut there too, or that its
+first page shows to be larger than two quotas (or so large that a second kill would be dear), is asked in parts: records
+whose measure (a duration) lies between two values, the values taken from the page at hand. A part that its own first
+page shows to be too large is asked in parts again. What has no parts and fits into a quota is asked once more; what
+does not is not asked at all, and the reason is said.
 
 What was reached is read from landed pages: their calls' names and stamps. A cursor is never kept (DESIGN section 3).
 """
@@ -34,6 +35,14 @@ Order = Literal["asc", "desc"]
 _TOTAL: Final = "total"
 _MEASURES: Final = "measures"
 _KEPT_MEASURES: Final = 200
+_PART_PAGES: Final = 50
+"""Of the largest part, also where quota allows more: so much is asked again after two kills in one part."""
+_WHOLE_PAGES: Final = 4 * _PART_PAGES
+"""Of the largest day that is asked whole where quota allows it: parts cost half a page each, and two to begin with."""
+_PART_FILL: Final = 0.75
+"""Of the largest part: a hundred measures say how large a part is by no more than a fifth."""
+_PARTS_AT_ONCE: Final = 6
+"""More would leave too few measures for each."""
 _MOST_ATTEMPTS: Final = 3
 """At what has no parts and may, or may not, fit into two quotas."""
 
@@ -138,8 +147,11 @@ class _Walk:
         try:
             for page in self._plan.search(scope, "desc", call):
                 stamped = reached.stamped(page, self._plan.moments_of(page))
+                is_too_large = stamped.sequence == 0 and not page.is_last and self._is_too_large(scope, page)
+                if is_too_large:
+                    stamped = replace(stamped, context={**stamped.context, **self._size(page)})
                 yield self._noted(_settling(stamped, settles if page.is_last else None))
-                if stamped.sequence == 0 and not page.is_last and self._is_too_large(scope, page):
+                if is_too_large:
                     return
         except CursorExpired:
             if not survives or (cut := self._open.get(call)) is None or cut.back_to is None:
@@ -147,6 +159,10 @@ class _Walk:
 
     def _rest_of(self, scope: Scope, back_to: datetime, *, settles: date | None) -> Iterator[Page]:
         """What is older than an instant of a scope of one day."""
+        first = self._open.get(f"{self._plan.name}/{scope}")
+        if first is not None and _TOTAL in first.context:
+            yield from self._parts(scope, first, settles=settles)
+            return
         call = f"{self._plan.name}/{scope}/rising"
         yield from self._rising(scope, call, until=back_to, settles=settles)
         if call not in self._done:
@@ -179,7 +195,7 @@ class _Walk:
         """The whole scope by its parts."""
         parts = self._parts_of(scope, cut)
         if parts and not scope.is_part:
-            yield from self._measured(scope)
+            yield from self._measured(scope, cut)
         if not parts or (not scope.is_part and self._measured_call(scope) not in self._done):
             yield from self._again(scope, cut, settles=settles)
             return
@@ -193,19 +209,27 @@ class _Walk:
     def _measured_call(self, scope: Scope) -> str:
         return f"{self._plan.name}/{scope}/measured"
 
-    def _measured(self, scope: Scope) -> Iterator[Page]:
-        """A record without the measure would be in no part: one page with and one without the filter must tell of as
-        many.
-        """
+    def _measured(self, scope: Scope, cut: InterruptedCall) -> Iterator[Page]:
+        """A record without the measure would be in no part: with the filter there have to be as many as without it."""
         call = self._measured_call(scope)
-        if call in self._done or call in self._open:
+        known = self._open.get(call)
+        if call in self._done or (known is not None and known.pages > 1):
             return
-        totals: list[int | None] = []
-        for asked in (scope, replace(scope, least=0.0)):
-            page = next(iter(self._plan.search(asked, "asc", call)))
-            totals.append(self._plan.size_of(page).total)
-            is_last = len(totals) == 2 and None not in totals and totals[0] == totals[1]
-            yield self._noted(replace(page, sequence=len(totals) - 1, is_last=is_last))
+        told = cut.context
+        if known is None:
+            page = next(iter(self._plan.search(replace(scope, least=0.0), "asc", call)))
+            yield self._noted(self._counted(page, 0, equals=told.get(_TOTAL)))
+            if call in self._done:
+                return
+            known = self._open[call]
+        # The day may have grown since it was cut: asked at once, both have to tell the same.
+        page = next(iter(self._plan.search(scope, "asc", call)))
+        yield self._noted(self._counted(page, 1, equals=known.context.get(_TOTAL)))
+
+    def _counted(self, page: Page, sequence: int, *, equals: str | None) -> Page:
+        size = self._size(page)
+        is_last = equals is not None and size.get(_TOTAL) == equals
+        return replace(page, sequence=sequence, is_last=is_last, context={**page.context, **size})
 
     def _again(self, scope: Scope, cut: InterruptedCall, *, settles: date | None) -> Iterator[Page]:
         """From both ends as before, with nothing gained: a kill or a short hour cut it, and the next may not."""
@@ -239,25 +263,31 @@ class _Walk:
         total = cut.context.get(_TOTAL)
         if total is None or not between:
             return []
-        number = max(2, math.ceil(self._pages(int(total)) / self._most_pages(cut, int(total))))
+        number = min(_PARTS_AT_ONCE, max(2, math.ceil(self._pages(int(total)) / self._most_pages(cut, int(total)))))
         wanted = (values[len(values) * n // number] for n in range(1, number))
         bounds = sorted({between[max(0, bisect_left(between, value) - 1)] for value in wanted})
         edges = [scope.least, *bounds, scope.most]
         return [replace(scope, least=least, most=most) for least, most in pairwise(edges)]
 
     def _most_pages(self, cut: InterruptedCall, total: int) -> int:
-        """Of one part: half of what quota gives at once, and no more than the last attempt came to."""
-        half = max(1, self._plan.pages_at_once // 2)
-        return half if self._pages(total) > 2 * self._plan.pages_at_once else max(1, min(half, cut.pages))
+        """Of one part: most of what quota gives at once, and no more than the last attempt came to."""
+        most = max(1, int(self._part_pages * _PART_FILL))
+        return most if cut.pages == 1 or self._pages(total) > 2 * self._part_pages else max(1, min(most, cut.pages))
+
+    @property
+    def _part_pages(self) -> int:
+        """Of the largest part."""
+        return min(self._plan.pages_at_once, _PART_PAGES)
 
     def _is_too_large(self, scope: Scope, page: Page) -> bool:
-        """A scope of one day that even both of its ends together would not reach."""
+        """A day that both of its ends together would not reach through, or not cheaply again; a part of more than one."""
         if scope.first_day != scope.last_day:
             return False
         size = self._plan.size_of(page)
         if size.total is None or len(set(size.measures)) < 2:
             return False
-        return self._pages(size.total) > 2 * self._plan.pages_at_once
+        most = self._part_pages if scope.is_part else min(2 * self._plan.pages_at_once, _WHOLE_PAGES)
+        return self._pages(size.total) > most
 
     def _size(self, page: Page) -> dict[str, str]:
         size = self._plan.size_of(page)

@@ -228,6 +228,44 @@ def test_days_of_a_range_cut_at_every_fiftieth_page_cost_a_page_a_cut(tmp_path: 
     assert vendor.requests - made - 1000 <= 2 * made
 
 
+@pytest.mark.parametrize("cut", ["budget", "kill", "cursor"])
+def test_a_large_day_cut_at_every_fiftieth_page_is_walked_once(
+    tmp_path: Path, cut: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "PAGE", 100)
+    home, vendor = Home(tmp_path, pages_at_once=1000), Vendor(evenly(30_000, 1, bounces=0.05))
+    failure = FAILURES[cut]
+    vendor.fail = {n: failure() for n in range(51, 600, 51)}
+    planned = len(vendor.fail)
+    while True:
+        try:
+            outcome = home.run(vendor, span(1))
+        except Killed:
+            continue
+        assert outcome.error is None
+        if outcome.deferred is None:
+            break
+    made = planned - len(vendor.fail)
+    assert made >= 6
+    assert home.ids(span(1)) == list(range(30_000))
+    # Two pages find out how large it is, each of its parts ends with a page that is not full; asked whole it would be
+    # cut at both of its ends and asked again.
+    assert vendor.requests - made <= 300 + 16
+
+
+def test_a_quota_that_ends_between_the_two_counts_loses_nothing(tmp_path: Path) -> None:
+    visits = evenly(1000, 1)
+    home, vendor = Home(tmp_path), Vendor(visits)
+    vendor.fail = {2: out_of_quota()}
+    assert home.run(vendor, span(1)).deferred is not None
+    # The day has grown since its first page: the page with the filter tells of more, and the one without is cut off.
+    vendor.visits = [*visits, Visit(visits[-1].at, 1000, 7.0)]
+    vendor.fail = {4: out_of_quota()}
+    assert home.run(vendor, span(1)).deferred is not None
+    assert home.hours(vendor, span(1), 12).error is None
+    assert home.ids(span(1)) == list(range(1001))
+
+
 def test_a_day_that_has_no_parts_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     home, vendor = Home(tmp_path), Vendor([*evenly(610, 1, bounces=1.0)])
     outcome = home.hours(vendor, span(1), 5)

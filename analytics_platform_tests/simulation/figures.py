@@ -70,6 +70,13 @@ BENCHMARKS = (
         arguments=("--days", "90"),
         short=("--days", "30", "--scale", "0.3"),
     ),
+    Benchmark(
+        module="resume",
+        title="A thousand pages, cut again and again",
+        shows="The same rows as without a cut, and at most one request more for each cut.",
+        arguments=("--pages", "1000", "--every", "50"),
+        short=("--pages", "100", "--every", "20", "--days", "1"),
+    ),
     *(
         Benchmark(
             module="quota_month",

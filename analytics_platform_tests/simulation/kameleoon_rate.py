@@ -7,7 +7,8 @@ Belongs here: the command, the slow line, the table it prints. Does not belong h
 
 The sandbox, with its limits on, runs in a process of its own, and so does the line between: a relay that holds back
 what passes, half of the latency each way, so that requests also arrive in another order than they left. The judge is
-the sandbox's request log: answers a second over the whole run, answers 429, the most arrivals in any second.
+the sandbox's request log: answers a second over the whole run, answers 429. The most arrivals in any second are counted
+where the line ends: the log notes a request when the sandbox gets round to it, later the more there is to answer.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -87,16 +90,34 @@ LINES = (
 
 
 def serve(pipe: Connection) -> None:
-    """The vendor and the line to it, until the pipe closes. Orders: a `Line` to begin with, None for the log."""
+    """The vendor, until the pipe closes. An order, whatever it is, brings the statuses since the last one."""
     world = generate(days=2, scale=0.3)
     with Sandbox(world, vendors=(VENDOR,)) as sandbox:
-        asyncio.run(_relay(pipe, sandbox))
+        site = sandbox.world.sites[0]
+        people = tagged_visitors(sandbox.world, site.key, block_cut=0.0)
+        codes = sorted(people["kameleoon_code"].dropna().astype(str))
+        pipe.send((sandbox.environment(), sandbox.base_urls[VENDOR], site.kameleoon_site_code, codes))
+        with suppress(EOFError):
+            while True:
+                pipe.recv()
+                pipe.send([(record.at_monotonic, record.status) for record in sandbox.requests.records(vendor=VENDOR)])
+                sandbox.requests.clear()
 
 
-async def _relay(pipe: Connection, sandbox: Sandbox) -> None:
-    target = urlsplit(sandbox.base_urls[VENDOR])
+def relay(pipe: Connection, target: str) -> None:
+    """The line to the vendor, until the pipe closes. Orders: a `Line` to begin with, None for the arrivals since."""
+    asyncio.run(_relay(pipe, *_host_and_port(target)))
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return str(parts.hostname), int(parts.port or 80)
+
+
+async def _relay(pipe: Connection, host: str, port: int) -> None:
     drawn = random.Random(11)
     line = LINES[0]
+    arrivals: list[float] = []
 
     async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_request: bool) -> None:
         try:
@@ -104,6 +125,8 @@ async def _relay(pipe: Connection, sandbox: Sandbox) -> None:
                 half = drawn.uniform(line.fastest_ms, line.slowest_ms) / 2000
                 # All of an anonymous caller's jitter is on the way there: the worst case for a limit.
                 await asyncio.sleep((2 * half if is_request else 0.0) if line.is_anonymous else half)
+                if is_request:
+                    arrivals.append(time.monotonic())
                 sink.write(content)
                 await sink.drain()
         except ConnectionError:
@@ -112,7 +135,7 @@ async def _relay(pipe: Connection, sandbox: Sandbox) -> None:
             sink.close()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(target.hostname, target.port)
+        there, back = await asyncio.open_connection(host, port)
         back.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.gather(carry(reader, back, is_request=True), carry(there, writer, is_request=False))
 
@@ -120,37 +143,48 @@ async def _relay(pipe: Connection, sandbox: Sandbox) -> None:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     server = await asyncio.start_server(accept, sock=listening)
-    port = server.sockets[0].getsockname()[1]
-    environment = sandbox.environment() | {"KAMELEOON_BASE_URL": f"http://127.0.0.1:{port}"}
-    site = sandbox.world.sites[0]
-    people = tagged_visitors(sandbox.world, site.key, block_cut=0.0)
-    pipe.send((environment, site.kameleoon_site_code, sorted(people["kameleoon_code"].dropna().astype(str))))
+    pipe.send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     while True:
         try:
             order = await asyncio.to_thread(pipe.recv)
         except EOFError:
             return
         if order is None:
-            seen = sandbox.requests.records(vendor=VENDOR)
-            pipe.send([(record.at_monotonic, record.status) for record in seen])
-            sandbox.requests.clear()
+            pipe.send(list(arrivals))
         else:
             line = order
+            arrivals.clear()
             pipe.send(True)
 
 
 # ------------------------------------------------------------------------------------------------------------ this side
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ends:
+    """Where the vendor and the line take orders."""
+
+    vendor: Connection
+    line: Connection
+
+
 def measure(
-    line: Line, seconds: float, site_code: str, codes: Sequence[str], *, pipe: Connection, home: Path, ledger: Ledger
+    line: Line, seconds: float, site_code: str, codes: Sequence[str], *, ends: Ends, home: Path, ledger: Ledger
 ) -> Measured:
-    """Ask for visitors for so long, land every page, and read the vendor's log."""
-    pipe.send(line)
-    pipe.recv()
+    """Ask for visitors for so long, land every page, and read the vendor's log.
+
+    Raises:
+        RuntimeError: the line carried another number of requests than the vendor has seen.
+    """
+    ends.line.send(line)
+    ends.line.recv()
     _ask(line, seconds, site_code, codes, home, ledger)
-    pipe.send(None)
-    seen: list[tuple[float, int]] = pipe.recv()
+    ends.line.send(None)
+    arrivals: list[float] = ends.line.recv()
+    ends.vendor.send(None)
+    seen: list[tuple[float, int]] = ends.vendor.recv()
+    if len(arrivals) != len(seen):
+        raise RuntimeError(f"the line carried {len(arrivals)} requests, the vendor has seen {len(seen)}")
     begun = min(at for at, _ in seen)
     within = [(at, status) for at, status in seen if at < begun + seconds]
     limit = 5 if line.is_anonymous else 50
@@ -161,7 +195,7 @@ def measure(
         seconds=seconds,
         answers=answers,
         refused_429=sum(status == 429 for _, status in seen),
-        most_in_a_second=most_in_a_window([at for at, _ in seen], 1.0),
+        most_in_a_second=most_in_a_window(arrivals, 1.0),
         of_the_limit=round(answers / seconds / limit, 4),
     )
 
@@ -190,22 +224,30 @@ def _ask(line: Line, seconds: float, site_code: str, codes: Sequence[str], folde
 
 def play(lines: Sequence[Line], seconds: float) -> Iterator[Measured]:
     """Measure one line after the other, all by one ledger: the limit is of the one address they come from."""
-    spawning = multiprocessing.get_context("spawn")
-    pipe, theirs = spawning.Pipe()
-    vendor = spawning.Process(target=serve, args=(theirs,), daemon=True)
-    vendor.start()
-    theirs.close()
-    environment, site_code, codes = pipe.recv()
-    os.environ.update(environment)
+    vendor, at_vendor = _started(serve)
+    environment, base_url, site_code, codes = at_vendor.recv()
+    carrier, at_line = _started(relay, base_url)
+    os.environ.update(environment | {"KAMELEOON_BASE_URL": at_line.recv()})
+    ends = Ends(vendor=at_vendor, line=at_line)
     try:
         with tempfile.TemporaryDirectory(prefix="rate-") as folder:
             home = Path(folder)
             with Ledger.open(home / "ledger.sqlite3") as ledger:
                 for line in lines:
-                    yield measure(line, seconds, site_code, codes, pipe=pipe, home=home, ledger=ledger)
+                    yield measure(line, seconds, site_code, codes, ends=ends, home=home, ledger=ledger)
     finally:
-        pipe.close()
-        vendor.join()
+        for pipe, process in ((at_line, carrier), (at_vendor, vendor)):
+            pipe.close()
+            process.join()
+
+
+def _started(target: Callable[..., None], *arguments: str) -> tuple[BaseProcess, Connection]:
+    spawning = multiprocessing.get_context("spawn")
+    pipe, theirs = spawning.Pipe()
+    process = spawning.Process(target=target, args=(theirs, *arguments), daemon=True)
+    process.start()
+    theirs.close()
+    return process, pipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

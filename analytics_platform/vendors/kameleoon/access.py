@@ -58,7 +58,7 @@ ANONYMOUS_QUOTA: Final[Mapping[str, tuple[Window, ...]]] = {
     "*": (Window(limit=50, seconds=1.0, guard_seconds=0.1),),
 }
 AUTHENTICATED_QUOTA: Final[Mapping[str, tuple[Window, ...]]] = {
-    "GET": (Window(limit=50, seconds=1.0, guard_seconds=0.04, apart_seconds=0.01),),
+    "GET": (Window(limit=50, seconds=1.0, guard_seconds=0.045, apart_seconds=0.01),),
     "*": (Window(limit=1000, seconds=1.0, guard_seconds=0.1),),
 }
 TOKEN_QUOTA: Final[Mapping[str, tuple[Window, ...]]] = {"POST": (Window(limit=12, seconds=60.0),)}
