@@ -280,7 +280,7 @@ class _Walk:
         return min(self._plan.pages_at_once, _PART_PAGES)
 
     def _is_too_large(self, scope: Scope, page: Page) -> bool:
-        """A day that both of its ends together would not reach through, or not cheaply again; a part of more than one."""
+        """A day that its two ends together would not reach through, or not cheaply again; a part of more than one."""
         if scope.first_day != scope.last_day:
             return False
         size = self._plan.size_of(page)
