@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from analytics_platform.core.progress import Progress
     from analytics_platform.runner import RunReport, VendorResult
 
-__all__ = ["app", "main"]
+__all__ = ["app", "keep_sigterm", "main"]
 
 app = typer.Typer(
     name="analytics-platform",
@@ -264,6 +266,7 @@ def sql(
 def main() -> NoReturn:
     """Entry point: errors for people become one paragraph, a traceback only with ANALYTICS_PLATFORM_TRACEBACK=1."""
     install_redaction()
+    keep_sigterm()
     try:
         app()
     except PlatformError as error:
@@ -272,6 +275,19 @@ def main() -> NoReturn:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def keep_sigterm() -> None:
+    """SIGTERM ends a job in the background too. A shell has SIGINT ignored there, and Dagster gives SIGTERM whatever
+    SIGINT has when a run ends: only SIGKILL would be left, for the process and for all that it starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if number != signal.SIGINT:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, stop)
 
 
 # ------------------------------------------------------------------------------------------------------------- running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from analytics_platform.settings import Home, Settings, load_settings
 GUARD_FOLDER = Path(__file__).parent / "network_guard"
 GUARD = runpy.run_path(str(GUARD_FOLDER / "sitecustomize.py"))
 """Installed on import, before any test module is."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Begun in a shell's background: every run in this process would leave SIGTERM ignored (`cli.keep_sigterm`), also
+    # for the processes that tests start and end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIRST_DAY = date(2026, 10, 5)
 DAYS = 4

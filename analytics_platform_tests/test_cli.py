@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -193,3 +194,30 @@ def test_help_lists_every_verb() -> None:
 def test_a_verbs_help_has_an_example_to_copy(verb: str) -> None:
     text = CliRunner().invoke(app, [verb, "--help"]).stdout
     assert f"Example: analytics-platform {verb}" in " ".join(text.split())
+
+
+_IN_THE_BACKGROUND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from analytics_platform.cli import keep_sigterm
+keep_sigterm()
+from dagster._utils.interrupts import capture_interrupts
+with capture_interrupts():
+    pass
+while True:
+    print("up", flush=True)
+    signal.pause()
+"""
+
+
+def test_a_job_in_the_background_ends_at_sigterm_after_dagster_has_run() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _IN_THE_BACKGROUND], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"up\n"
+        job.send_signal(signal.SIGINT)
+        assert job.stdout.readline() == b"up\n", "a terminal's Ctrl-C is not for it"
+        job.send_signal(signal.SIGTERM)
+        # What Python gives a process that ends by KeyboardInterrupt.
+        assert job.wait(timeout=30) == -signal.SIGINT
