@@ -8,8 +8,9 @@ Asked again from its newest record, a day that is larger than an hour's quota wo
 So the day of a cut is asked from its other end, until the two beginnings meet. A day that is cut there too, or that its
 first page shows to be larger than two quotas (or so large that a second kill would be dear), is asked in parts: records
 whose measure (a duration) lies between two values, the values taken from the page at hand. A part that its own first
-page shows to be too large is asked in parts again. What has no parts and fits into a quota is asked once more; what
-does not is not asked at all, and the reason is said.
+page shows to be too large is asked in parts again. Where all records of a page have one measure (visits that left at
+once), the parts are those whose text (an address, say) does and does not contain a character. What has no parts and
+fits into a quota is asked once more; what does not is not asked at all, and the reason is said.
 
 What was reached is read from landed pages: their calls' names and stamps. A cursor is never kept (DESIGN section 3).
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import count, pairwise
 from typing import Final, Literal
@@ -28,7 +29,7 @@ from analytics_platform.core.errors import ConfigurationError, CursorExpired
 from analytics_platform.core.paging import Page
 from analytics_platform.core.settling import SETTLED_FROM, InterruptedCall, Moment, Reached
 
-__all__ = ["DayWalk", "Order", "Scope", "Size"]
+__all__ = ["DayWalk", "Mark", "Order", "Scope", "Size"]
 
 Order = Literal["asc", "desc"]
 
@@ -43,40 +44,77 @@ _PART_FILL: Final = 0.75
 """Of the largest part: a hundred measures say how large a part is by no more than a fifth."""
 _PARTS_AT_ONCE: Final = 6
 """More would leave too few measures for each."""
+_CHARACTERS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LEAST_SHARE: Final = 0.1
+"""Of the smaller half of a scope that is cut in two by a character."""
+_MARK: Final = "mark"
 _MOST_ATTEMPTS: Final = 3
 """At what has no parts and may, or may not, fit into two quotas."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A field whose text contains a character, or does not; a record without a text does not."""
+
+    field: str
+    text: str
+    is_contained: bool
+
+    def __str__(self) -> str:
+        return f"{self.field}{'~' if self.is_contained else '!~'}{self.text}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scope:
     """What a search is asked for: whole days and, of those, records whose measure is from `least` to `most` (both
-    included; None is open).
+    included; None is open) and whose texts are as all `marks` say.
     """
 
     first_day: date
     last_day: date
     least: float | None = None
     most: float | None = None
+    marks: tuple[Mark, ...] = ()
 
     @property
     def is_part(self) -> bool:
-        """Whether a measure bounds it."""
-        return self.least is not None or self.most is not None
+        """Whether anything but days bounds it."""
+        return self.least is not None or self.most is not None or bool(self.marks)
 
     def __str__(self) -> str:
         days = f"{self.first_day}..{self.last_day}"
         bounds = ("" if value is None else f"{value:g}" for value in (self.least, self.most))
-        return f"{days}/{'..'.join(bounds)}" if self.is_part else days
+        return "/".join([days, "..".join(bounds), *map(str, self.marks)]) if self.is_part else days
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What one page tells of a search's size: how many records it finds in all, and the measures of the page's own
-    (none where the vendor cannot filter by one).
+    """What one page tells of a search's size: how many records it finds in all, and of the page's own the measures and,
+    by field, the texts ("" where there is none). Nothing of what the vendor cannot filter by.
     """
 
     total: int | None = None
     measures: Sequence[float] = ()
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> tuple[str, str] | None:
+        """The field and character that come nearest to cutting the page's records in half; None where none does."""
+        if len(set(self.measures)) > 1:
+            return None  # cut by their measures
+        best: tuple[float, str, str] | None = None
+        for name, texts in sorted(self.texts.items()):
+            for character in _CHARACTERS:
+                share = sum(character in text for text in texts) / max(1, len(texts))
+                found = (abs(share - 0.5), name, character)
+                if min(share, 1 - share) >= _LEAST_SHARE and (best is None or found < best):
+                    best = found
+        return best and best[1:]
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether what it is the size of can be cut."""
+        return len(set(self.measures)) > 1 or self.mark is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +232,11 @@ class _Walk:
     def _parts(self, scope: Scope, cut: InterruptedCall, *, settles: date | None) -> Iterator[Page]:
         """The whole scope by its parts."""
         parts = self._parts_of(scope, cut)
-        if parts and not scope.is_part:
-            yield from self._measured(scope, cut)
-        if not parts or (not scope.is_part and self._measured_call(scope) not in self._done):
+        counts = self._counts(parts)
+        told = None if scope.is_part else cut.context.get(_TOTAL)
+        for call, asked in counts.items():
+            yield from self._counted(call, asked, replace(scope, least=None, most=None, marks=()), told)
+        if not parts or not self._done.issuperset(counts):
             yield from self._again(scope, cut, settles=settles)
             return
         for part in parts:
@@ -206,30 +246,42 @@ class _Walk:
             if call not in self._done:
                 yield from self._rest_of(part, self._back_to(call), settles=settled)
 
-    def _measured_call(self, scope: Scope) -> str:
-        return f"{self._plan.name}/{scope}/measured"
+    def _counts(self, parts: Sequence[Scope]) -> dict[str, tuple[Scope, ...]]:
+        """What has to be counted before these parts are believed to be the whole: calls, and what they ask for.
 
-    def _measured(self, scope: Scope, cut: InterruptedCall) -> Iterator[Page]:
-        """A record without the measure would be in no part: with the filter there have to be as many as without it."""
-        call = self._measured_call(scope)
+        A record without a measure would be in no part: with the filter there have to be as many of the day as without
+        it. One without a text has to be where the text does not contain something.
+        """
+        if not parts:
+            return {}
+        day = Scope(first_day=parts[0].first_day, last_day=parts[0].last_day)
+        if not parts[0].marks:
+            return {f"{self._plan.name}/{day}/measured": (replace(day, least=0.0),)}
+        mark = parts[0].marks[-1]
+        halves = tuple(replace(day, marks=(replace(mark, is_contained=each),)) for each in (True, False))
+        return {f"{self._plan.name}/{day}/{mark.field} counted": halves}
+
+    def _counted(self, call: str, asked: Sequence[Scope], whole: Scope, told: str | None) -> Iterator[Page]:
+        """One page of each, and of the whole unless they add up to what it `told` before: done where they do. The day
+        may have grown since it was cut; asked now, all have to tell the same.
+        """
         known = self._open.get(call)
-        if call in self._done or (known is not None and known.pages > 1):
+        if call in self._done or (known is not None and known.pages > len(asked)):
             return
-        told = cut.context
-        if known is None:
-            page = next(iter(self._plan.search(replace(scope, least=0.0), "asc", call)))
-            yield self._noted(self._counted(page, 0, equals=told.get(_TOTAL)))
-            if call in self._done:
+        counted = 0 if known is None else int(known.context.get(_TOTAL, "0"))
+        begun = 0 if known is None else known.pages
+        for sequence, scope in list(enumerate([*asked, whole]))[begun:]:
+            page = next(iter(self._plan.search(scope, "asc", call)))
+            total = self._plan.size_of(page).total
+            if sequence == len(asked):
+                is_last = total == counted
+            else:
+                counted += total or 0
+                is_last = sequence == len(asked) - 1 and str(counted) == told
+            context = {**page.context, _TOTAL: str(counted)}
+            yield self._noted(replace(page, sequence=sequence, is_last=is_last, context=context))
+            if is_last:
                 return
-            known = self._open[call]
-        # The day may have grown since it was cut: asked at once, both have to tell the same.
-        page = next(iter(self._plan.search(scope, "asc", call)))
-        yield self._noted(self._counted(page, 1, equals=known.context.get(_TOTAL)))
-
-    def _counted(self, page: Page, sequence: int, *, equals: str | None) -> Page:
-        size = self._size(page)
-        is_last = equals is not None and size.get(_TOTAL) == equals
-        return replace(page, sequence=sequence, is_last=is_last, context={**page.context, **size})
 
     def _again(self, scope: Scope, cut: InterruptedCall, *, settles: date | None) -> Iterator[Page]:
         """From both ends as before, with nothing gained: a kill or a short hour cut it, and the next may not."""
@@ -253,14 +305,18 @@ class _Walk:
             raise self._too_large(scope, cut)
 
     def _parts_of(self, scope: Scope, cut: InterruptedCall) -> list[Scope]:
-        """Parts that are small enough, made between the measures of the page the cut was at; none where it has not
-        two different ones.
+        """Parts that are small enough, made between the measures of the page the cut was at; two halves by a text where
+        all are the same; none where there is neither.
 
         The bounds lie between measures, so that no record is in two parts and none is in no part.
         """
         values = sorted(float(text) for text in cut.context.get(_MEASURES, "").split())
         between = [(low + high) / 2 for low, high in pairwise(sorted(set(values)))]
         total = cut.context.get(_TOTAL)
+        if total is not None and not between and (mark := cut.context.get(_MARK)) is not None:
+            name, _, text = mark.rpartition(" ")
+            halves = (Mark(field=name, text=text, is_contained=each) for each in (True, False))
+            return [replace(scope, marks=(*scope.marks, half)) for half in halves]
         if total is None or not between:
             return []
         number = min(_PARTS_AT_ONCE, max(2, math.ceil(self._pages(int(total)) / self._most_pages(cut, int(total)))))
@@ -284,7 +340,7 @@ class _Walk:
         if scope.first_day != scope.last_day:
             return False
         size = self._plan.size_of(page)
-        if size.total is None or len(set(size.measures)) < 2:
+        if size.total is None or not size.has_parts:
             return False
         most = self._part_pages if scope.is_part else min(2 * self._plan.pages_at_once, _WHOLE_PAGES)
         return self._pages(size.total) > most
@@ -294,7 +350,8 @@ class _Walk:
         step = max(1, len(size.measures) // _KEPT_MEASURES)
         measures = " ".join(f"{value:g}" for value in sorted(size.measures)[::step])
         total = {} if size.total is None else {_TOTAL: str(size.total)}
-        return {**total, **({_MEASURES: measures} if measures else {})}
+        mark = {} if size.mark is None else {_MARK: " ".join(size.mark)}
+        return {**total, **({_MEASURES: measures} if measures else {}), **mark}
 
     def _too_large(self, scope: Scope, cut: InterruptedCall) -> ConfigurationError:
         total = cut.context.get(_TOTAL)

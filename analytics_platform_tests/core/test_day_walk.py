@@ -53,6 +53,7 @@ class Visit:
     at: datetime
     id: int
     seconds: float | None
+    page: str | None = None
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Vendor:
     fail: dict[int, BaseException] = field(default_factory=dict)
     requests: int = 0
     is_deaf_to_order: bool = False
+    is_silent_about_nothing: bool = False
+    """A record without a text neither contains a character nor does it not."""
 
     @contextmanager
     def connect(self) -> Iterator[Vendor]:
@@ -74,7 +77,12 @@ class Vendor:
         def is_found(visit: Visit) -> bool:
             if not scope.first_day <= visit.at.date() <= scope.last_day:
                 return False
-            if not scope.is_part:
+            for mark in scope.marks:
+                if visit.page is None and self.is_silent_about_nothing:
+                    return False
+                if (mark.text in (visit.page or "")) != mark.is_contained:
+                    return False
+            if scope.least is None and scope.most is None:
                 return True
             seconds = visit.seconds
             return seconds is not None and (scope.least or 0) <= seconds <= (
@@ -89,7 +97,7 @@ class Vendor:
             self.requests += 1
             if (failure := self.fail.pop(self.requests, None)) is not None:
                 raise failure
-            records = [{"id": v.id, "at": v.at.isoformat(), "seconds": v.seconds} for v in chunk]
+            records = [{"id": v.id, "at": v.at.isoformat(), "seconds": v.seconds, "page": v.page} for v in chunk]
             yield Page(
                 call=call,
                 call_kind="search",
@@ -115,6 +123,7 @@ def size(page: Page) -> Size:
     return Size(
         total=answer["total"],
         measures=[visit["seconds"] for visit in answer["visits"] if visit["seconds"] is not None],
+        texts={"page": [visit["page"] or "" for visit in answer["visits"]]},
     )
 
 
@@ -276,6 +285,28 @@ def test_a_day_that_has_no_parts_is_refused_before_anything_is_asked(tmp_path: P
     assert asked <= 40
     assert isinstance(home.run(vendor, span(1)).error, ConfigurationError)
     assert vendor.requests == asked
+
+
+def bounces(count: int) -> list[Visit]:
+    """Visits of a day that all left at once, on pages of many names."""
+    return [Visit(v.at, v.id, 0.0, f"/{v.id * 7919 % 1000:03}-{v.id % 3 * 'blue'}") for v in evenly(count, 1)]
+
+
+@pytest.mark.parametrize(("count", "requests"), [(610, 80), (1500, 200)])
+def test_what_all_left_at_once_is_parted_by_the_texts_of_its_pages(tmp_path: Path, count: int, requests: int) -> None:
+    home, vendor = Home(tmp_path), Vendor(bounces(count))
+    assert home.hours(vendor, span(1), 20).error is None
+    assert home.ids(span(1)) == list(range(count))
+    assert vendor.requests <= requests
+
+
+def test_one_of_them_without_a_text_is_not_lost_in_silence(tmp_path: Path) -> None:
+    visits = bounces(610)
+    visits[300] = Visit(visits[300].at, 300, 0.0, None)
+    outcome = Home(tmp_path / "a").hours(Vendor(visits, is_silent_about_nothing=True), span(1), 20)
+    assert isinstance(outcome.error, ConfigurationError)
+    assert outcome.done_days == []
+    assert Home(tmp_path / "b").hours(Vendor(visits), span(1), 20).done_days == span(1)
 
 
 def test_records_without_a_measure_are_not_lost_in_silence(tmp_path: Path) -> None:

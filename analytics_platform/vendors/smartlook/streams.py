@@ -18,7 +18,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeGuard
 
-from analytics_platform.core.day_walk import DayWalk, Order, Scope, Size
+from analytics_platform.core.day_walk import DayWalk, Mark, Order, Scope, Size
 from analytics_platform.core.errors import ConfigurationError, MalformedResponse, NotFound, Where
 from analytics_platform.core.forecast import (
     Alternative,
@@ -34,7 +34,7 @@ from analytics_platform.core.quota_policy import Window
 from analytics_platform.core.settling import SETTLED_FROM
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.strict_json import parse, picked
-from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, SmartlookClient
+from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, FilterName, SmartlookClient
 from analytics_platform.vendors.smartlook.tables import EVENT_DAILY, EVENTS, FUNNELS, SESSIONS, VISITORS
 
 __all__ = ["DEFAULT_EVENT_VISITOR_SAMPLE", "PLANS", "STREAMS", "next_plan", "quota_windows"]
@@ -96,9 +96,30 @@ def extract_sessions(client: SmartlookClient, extraction: Extraction) -> Iterato
             filters.append(Filter(name="session_duration", operator="gte", value=scope.least))
         if scope.most is not None:
             filters.append(Filter(name="session_duration", operator="lte", value=scope.most))
+        filters += [_text_filter(mark) for mark in scope.marks]
         return client.search_sessions(filters, call=call, order=order)
 
     return _newest_first("sessions", "startedAt", search, extraction, total_field="totalSessionsCount")
+
+
+_SESSION_TEXTS: Final[Mapping[FilterName, tuple[str, ...]]] = {
+    "landing_url": ("landingPage",),
+    "location_ip": ("identification", "visitorIp"),
+    "source_referer": ("referrer",),
+}
+"""Filters that a session's own fields tell of, and where (contract §1.4, 13)."""
+
+
+def _text_filter(mark: Mark) -> Filter:
+    (name,) = (name for name in _SESSION_TEXTS if name == mark.field)
+    return Filter(name=name, operator="contains" if mark.is_contained else "not_contains", value=mark.text)
+
+
+def _text(record: Mapping[str, Any], path: Sequence[str]) -> str:
+    found: Any = record
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else ""
 
 
 def extract_visitors(client: SmartlookClient, extraction: Extraction) -> Iterator[Page]:
@@ -127,10 +148,13 @@ def _newest_first(
     def size_of(page: Page) -> Size:
         answer = parse(page.body)
         total = answer.get(total_field) if isinstance(answer, dict) else None
-        durations = (record.get("duration") for record in _records_of(answer, field))
+        records = _records_of(answer, field)
+        durations = (record.get("duration") for record in records)
+        texts = _SESSION_TEXTS if field == "sessions" else {}
         return Size(
             total=total if isinstance(total, int) and not isinstance(total, bool) else None,
             measures=[float(value) for value in durations if _is_number(value)],
+            texts={name: [_text(record, path) for record in records] for name, path in texts.items()},
         )
 
     return DayWalk(
