@@ -5,12 +5,13 @@ end. Does not belong here: searches that can be narrowed to an instant, and what
 (`core.settling`); a vendor's fields and filters (`vendors/<v>/streams.py`).
 
 Asked again from its newest record, a day that is larger than an hour's quota would be cut at the same place for ever.
-So the day of a cut is asked from its other end, until the two beginnings meet. A day that is cut there too, or that its
-first page shows to be larger than two quotas (or so large that a second kill would be dear), is asked in parts: records
-whose measure (a duration) lies between two values, the values taken from the page at hand. A part that its own first
-page shows to be too large is asked in parts again. Where all records of a page have one measure (visits that left at
-once), the parts are those whose text (an address, say) does and does not contain a character. What has no parts and
-fits into a quota is asked once more; what does not is not asked at all, and the reason is said.
+So the day of a cut is asked from its other end, until the two beginnings meet; where that is cut in turn with little
+left, from the first end again. A day of which much is left then, or that its first page shows to be larger than two
+quotas (or so large that a second kill would be dear), is asked in parts: records whose measure (a duration) lies
+between two values, the values taken from the page at hand. A part that its own first page shows to be too large is
+asked in parts again. Where all records of a page have one measure (visits that left at once), the parts are those whose
+text (an address, say) does and does not contain a character. What has no parts and fits into a quota is asked once
+more; what does not is not asked at all, and the reason is said.
 
 What was reached is read from landed pages: their calls' names and stamps. A cursor is never kept (DESIGN section 3).
 """
@@ -48,6 +49,7 @@ _CHARACTERS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LEAST_SHARE: Final = 0.1
 """Of the smaller half of a scope that is cut in two by a character."""
 _MARK: Final = "mark"
+_RISEN_TO: Final = "risen_to"
 _MOST_ATTEMPTS: Final = 3
 """At what has no parts and may, or may not, fit into two quotas."""
 
@@ -202,28 +204,49 @@ class _Walk:
             yield from self._parts(scope, first, settles=settles)
             return
         call = f"{self._plan.name}/{scope}/rising"
-        yield from self._rising(scope, call, until=back_to, settles=settles)
-        if call not in self._done:
-            yield from self._parts(scope, self._open[call], settles=settles)
+        yield from self._towards(scope, call, "asc", until=back_to, settles=settles)
+        if call in self._done:
+            return
+        cut = self._open[call]
+        yield from self._meeting(scope, cut, settles=settles)
+        if self._meeting_call(scope) not in self._done:
+            yield from self._parts(scope, cut, settles=settles)
 
-    def _rising(
-        self, scope: Scope, call: str, *, until: datetime, settles: date | None, survives: bool = True
+    def _meeting_call(self, scope: Scope) -> str:
+        return f"{self._plan.name}/{scope}/meeting"
+
+    def _meeting(self, scope: Scope, cut: InterruptedCall, *, settles: date | None) -> Iterator[Page]:
+        """The newer end once more, as far as the older one came: less than parts where that is nearly all."""
+        risen_to, total = cut.context.get(_RISEN_TO), cut.context.get(_TOTAL)
+        if risen_to is None or total is None or self._pages(int(total)) - cut.pages >= self._part_pages:
+            return
+        until = datetime.fromisoformat(risen_to)
+        yield from self._towards(scope, self._meeting_call(scope), "desc", until=until, settles=settles)
+
+    def _towards(
+        self, scope: Scope, call: str, order: Order, *, until: datetime, settles: date | None, survives: bool = True
     ) -> Iterator[Page]:
-        """From the oldest on, past an instant; as `_falling`."""
+        """From one end on, past an instant; as `_falling`."""
         if call in self._done or call in self._open:
             return
-        newest: datetime | None = None
+        reached: datetime | None = None
         is_in_order = True
+        is_rising = order == "asc"
         try:
-            for page in self._plan.search(scope, "asc", call):
+            for page in self._plan.search(scope, order, call):
                 instants = [instant for instant, _ in self._plan.moments_of(page)]
                 # A vendor that breaks the order has to be heard to the end.
-                is_in_order = is_in_order and (newest is None or not instants or min(instants) >= newest)
-                newest = max([*instants, *([newest] if newest is not None else [])], default=None)
-                is_last = page.is_last or (is_in_order and newest is not None and newest > until)
-                sized = replace(page, is_last=is_last, context={**page.context, **self._size(page)})
-                yield self._noted(_settling(sized, settles if is_last else None))
-                if is_last or self._is_too_large(scope, page):
+                is_in_order = is_in_order and _goes_on(reached, instants, is_rising=is_rising)
+                reached = _furthest(reached, instants, is_rising=is_rising)
+                is_past = reached is not None and (reached > until if is_rising else reached < until)
+                is_last = page.is_last or (is_in_order and is_past)
+                context = {**page.context, **self._size(page)}
+                if is_rising and is_in_order and reached is not None:
+                    context[_RISEN_TO] = reached.isoformat()
+                yield self._noted(
+                    _settling(replace(page, is_last=is_last, context=context), settles if is_last else None)
+                )
+                if is_last or (is_rising and self._is_too_large(scope, page)):
                     return
         except CursorExpired:
             if not survives or call not in self._open:
@@ -293,7 +316,8 @@ class _Walk:
             self._check_fits(scope, cut, attempt)
             yield from self._falling(scope, call, settles=settles, survives=False)
             if call not in self._done:
-                yield from self._rising(scope, rising, until=self._back_to(call), settles=settles, survives=False)
+                until = self._back_to(call)
+                yield from self._towards(scope, rising, "asc", until=until, settles=settles, survives=False)
             if call in self._done or rising in self._done:
                 return
 
@@ -378,6 +402,17 @@ class _Walk:
         else:
             self._open[page.call] = InterruptedCall(pages=page.sequence + 1, context=page.context)
         return page
+
+
+def _goes_on(reached: datetime | None, instants: Sequence[datetime], *, is_rising: bool) -> bool:
+    if reached is None or not instants:
+        return True
+    return min(instants) >= reached if is_rising else max(instants) <= reached
+
+
+def _furthest(reached: datetime | None, instants: Sequence[datetime], *, is_rising: bool) -> datetime | None:
+    known = [*instants, *([] if reached is None else [reached])]
+    return (max if is_rising else min)(known, default=None)
 
 
 def _settling(page: Page, day: date | None) -> Page:

@@ -275,6 +275,19 @@ def test_a_quota_that_ends_between_the_two_counts_loses_nothing(tmp_path: Path) 
     assert home.ids(span(1)) == list(range(1001))
 
 
+def test_a_day_cut_at_both_ends_with_little_left_is_asked_from_the_first_end_again(tmp_path: Path) -> None:
+    home, vendor = Home(tmp_path, pages_at_once=20), Vendor(evenly(280, 1))
+    vendor.fail = {6: out_of_quota()}  # others had the rest of the hour
+    assert home.run(vendor, span(1)).deferred is not None
+    vendor.requests -= 1
+    outcome = home.hours(vendor, span(1), 2)
+    assert outcome.error is None
+    assert outcome.deferred is None
+    assert home.ids(span(1)) == list(range(280))
+    # The five pages of the first hour twice, and the page where both meet.
+    assert vendor.requests <= 28 + 5 + 1
+
+
 def test_a_day_that_has_no_parts_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     home, vendor = Home(tmp_path), Vendor([*evenly(610, 1, bounces=1.0)])
     outcome = home.hours(vendor, span(1), 5)
