@@ -15,6 +15,7 @@ from analytics_platform.core.concurrency import (
     REQUESTS_AT_FIRST,
     REQUESTS_IN_FLIGHT,
     InFlight,
+    Send,
     answered_in_order,
     side_by_side,
 )
@@ -160,7 +161,7 @@ def test_answers_are_known_by_what_was_asked_and_failures_are_not_among_them() -
         raise RuntimeError("refused")
 
     found: list[tuple[str, bool]] = []
-    sends = [("a", lambda: None), ("b", partial(page, 1)), ("c", fails)]
+    sends: list[tuple[str, Send]] = [("a", lambda: None), ("b", partial(page, 1)), ("c", fails)]
     with pytest.raises(RuntimeError, match="refused"):
         found.extend((key, answer is not None) for key, answer in answered_in_order(sends))
     assert found == [("a", False), ("b", True)]
