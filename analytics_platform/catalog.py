@@ -32,8 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from analytics_platform.core.errors import ConfigurationError
-from analytics_platform.core.lake import Lake
-from analytics_platform.core.truths import HELD_BACK
 from analytics_platform.settings import HOME_VARIABLE, Home
 from analytics_platform.transform.publish import LAKE_ROOT, Publication, current, open_version, versions
 from analytics_platform.transform.warehouse import SNAPSHOT, literal, open_reader, quote
@@ -375,6 +373,10 @@ class Catalog:
             )
         days = sorted({day for _, day, _ in files})
         updated = max(path.stat().st_mtime for _, _, path in files)
+        # Only this needs the lake's engine room: importing the catalog stays light.
+        from analytics_platform.core.lake import Lake
+        from analytics_platform.core.truths import HELD_BACK
+
         vendor, _, short = table.partition("/")
         blocked = {
             day

@@ -208,10 +208,10 @@ def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_re
 ) -> None:
     """The whole road: the decoder loses a record, a truth fails, dbt leaves the vendor's day out, it is published so.
 
-    Kissmetrics never has the demo's days: its counter needs two snapshots.
+    Kissmetrics never has the demo's days: its counter needs two snapshots. The first date lacks the UTC day before it.
     """
     shell, _ = demonstrated
-    day, site = date(2026, 10, 5), "shop"
+    day, site = date(2026, 10, 6), "shop"
     asked = ("reconcile", str(day), "--site", site, "--metric", "sessions")
     (before,) = shell.json(*asked)
     told = before["expected_vendor_count"] - len(before["left_out"])
