@@ -112,8 +112,6 @@ def chain(rebuilder: Rebuilder) -> Iterator[list[date]]:
     "order",
     [
         pytest.param([0, 1, 2, 3, 4, 5], id="as they come"),
-        pytest.param([5, 4, 3, 2, 1, 0], id="newest first"),
-        pytest.param([1, 2, 3, 4, 5, 0], id="the beginning last"),
         pytest.param([0, 1, 3, 4, 5, 2], id="the middle last"),
     ],
 )
@@ -124,7 +122,7 @@ def test_a_chain_of_sessions_longer_than_a_day_is_cut_alike_by_every_build(
     assert differences_after(rebuilder, [], steps) == {}
 
 
-@pytest.mark.parametrize("gone", range(1, 5))
+@pytest.mark.parametrize("gone", [1, 2])
 def test_a_day_that_leaves_a_chain_changes_how_the_rest_is_cut(
     rebuilder: Rebuilder, chain: list[date], gone: int
 ) -> None:
