@@ -52,6 +52,8 @@ Engine = Literal["pandas", "arrow", "polars"]
 _MASK: Final = "•••"
 _ATTEMPTS: Final = 3  # a version or partition may be swept between finding and opening it
 _ANCHOR: Final = "site=_anchor"
+_TRAFFIC: Final = "fct_daily_traffic"
+_BLOCKED: Final = "partition_blocked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,9 @@ class Freshness:
         lag: now minus `updated_at`.
         first_date, newest_date: first and last day with rows (marts) or with a partition (lake, staging); None where
         rows have no day. days: how many days in between have rows or partitions. missing_days: days in between that
-        have none. version: published version, None for lake tables.
+        have none. blocked_days: days between of which a failed blocking check holds a vendor's rows back: NULL with
+        `partition_blocked` in marts (as of their publish), left out of staging. version: published version, None for
+        lake tables.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Freshness:
     days: int
     missing_days: tuple[date, ...]
     version: int | None
+    blocked_days: tuple[date, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,7 +356,14 @@ class Catalog:
             found = self.read(canonical, columns=[relation.day], engine="arrow").column(0).unique().to_pylist()
             days = sorted(value for value in found if value is not None)
         publication = self._publication()
-        return _freshness(canonical, publication.published_at, days, publication.version)
+        blocked = self._blocked_in_marts(snapshot) if days else ()
+        return _freshness(canonical, publication.published_at, days, publication.version, blocked)
+
+    def _blocked_in_marts(self, snapshot: _Snapshot | None) -> Sequence[date]:
+        if snapshot is None or _TRAFFIC not in snapshot.relations:
+            return ()
+        held = self.read(_TRAFFIC, columns=["stat_date"], where=f"reason_null = 'all={_BLOCKED}'", engine="arrow")
+        return sorted(set(held.column(0).to_pylist()))
 
     def _lake_freshness(self, name: str, table: str) -> Freshness:
         files = list(self._partition_files(table))
@@ -361,7 +373,17 @@ class Catalog:
             )
         days = sorted({day for _, day, _ in files})
         updated = max(path.stat().st_mtime for _, _, path in files)
-        return _freshness(name, datetime.fromtimestamp(updated, UTC), days, None)
+        # Only this needs the lake's engine room: importing the catalog stays light.
+        from analytics_platform.core.lake import Lake
+        from analytics_platform.core.truths import HELD_BACK
+
+        vendor, _, short = table.partition("/")
+        blocked = {
+            day
+            for owner, held, _, day in Lake(self._home.lake).blocked()
+            if owner == vendor and (held == short or held.startswith(HELD_BACK))
+        }
+        return _freshness(name, datetime.fromtimestamp(updated, UTC), days, None, sorted(blocked))
 
     # -- finding -------------------------------------------------------------------------------------------------
 
@@ -704,7 +726,9 @@ def _day(value: Day, label: str) -> Any:
         ) from None
 
 
-def _freshness(name: str, updated_at: datetime, days: Sequence[date], version: int | None) -> Freshness:
+def _freshness(
+    name: str, updated_at: datetime, days: Sequence[date], version: int | None, blocked: Sequence[date]
+) -> Freshness:
     present = set(days)
     span = (days[-1] - days[0]).days if days else -1
     missing = tuple(day for n in range(span + 1) if (day := days[0] + timedelta(days=n)) not in present)
@@ -717,4 +741,5 @@ def _freshness(name: str, updated_at: datetime, days: Sequence[date], version: i
         days=len(present),
         missing_days=missing,
         version=version,
+        blocked_days=tuple(day for day in blocked if days and days[0] <= day <= days[-1]),
     )

@@ -82,7 +82,7 @@ def show_day(screen: Console, report: DayReport) -> None:
     from rich.table import Table
 
     title = f"{report.site}, {report.stat_date}: {report.metric}"
-    table = Table(title=f"{title} ({report.vendor_count} of {report.expected_vendor_count} vendors)")
+    table = Table(title=f"{title} ({report.told_vendor_count} of {report.expected_vendor_count} vendors)")
     for name in ("vendor", report.metric, f"÷ {report.anchor_vendor}", "usual", "expected", "status", "why"):
         table.add_column(name, justify="right" if name not in ("vendor", "status", "why") else "left")
     for line in report.lines:
@@ -103,6 +103,9 @@ def show_day(screen: Console, report: DayReport) -> None:
             (line.reason or "").replace("_", " "),
         )
     screen.print(table)
+    if report.left_out:
+        names = ", ".join(f"{each.vendor} ({each.reason.replace('_', ' ')})" for each in report.left_out)
+        screen.print(f"Without {names}.", highlight=False, markup=False)
     for gap in report.gaps:
         _show_gap(screen, gap)
 

@@ -8,14 +8,22 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from typer.testing import CliRunner
 
+from analytics_platform.catalog import Catalog
 from analytics_platform.cli import app
+from analytics_platform.core import lake as lake_module
 from analytics_platform.core.errors import PlatformError
+from analytics_platform.core.tables import TableSpec
+from analytics_platform.dagster_home import instance
+from analytics_platform.runner import Runner
+from analytics_platform.settings import load_settings
 from analytics_platform_tests.docs.questions import Command, commands
 
 _PLATFORM_VARIABLES = (
@@ -221,3 +229,64 @@ def test_a_job_in_the_background_ends_at_sigterm_after_dagster_has_run() -> None
         job.send_signal(signal.SIGTERM)
         # What Python gives a process that ends by KeyboardInterrupt.
         assert job.wait(timeout=30) == -signal.SIGINT
+
+
+def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_reader_is_told(
+    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole road: the decoder loses a record, a truth fails, dbt leaves the vendor's day out, it is published so.
+
+    Kissmetrics never has the demo's days: its counter needs two snapshots. The first date lacks the UTC day before it.
+    """
+    shell, _ = demonstrated
+    day, site = date(2026, 10, 6), "shop"
+    asked = ("reconcile", str(day), "--site", site, "--metric", "sessions")
+    (before,) = shell.json(*asked)
+    told = before["expected_vendor_count"] - len(before["left_out"])
+    assert [each["vendor"] for each in before["left_out"]] == ["kissmetrics"]
+    assert (told, before["expected_vendor_count"]) == (4, 5)
+
+    _lose_a_page(shell.home, day, site, monkeypatch)
+    done = shell.run("run", "--from", str(day), "--to", str(day), "--vendor", "inspectlet", "--site", site)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    (after,) = shell.json(*asked)
+    assert {each["vendor"]: each["reason"] for each in after["left_out"]} == {
+        "inspectlet": "partition_blocked",
+        "kissmetrics": "fewer_than_two_snapshots",
+    }
+    numbers = [{line["vendor"]: line["value"] for line in report["lines"]} for report in (before, after)]
+    assert numbers[1] == numbers[0] | {"inspectlet": None}, "the other vendors' numbers stay"
+    screen = shell.run(*asked).stdout
+    assert f"{site}, {day}: sessions (3 of 5 vendors)" in screen
+    assert "Without inspectlet (partition blocked), kissmetrics (fewer than two snapshots)." in " ".join(screen.split())
+    catalog = Catalog.open(shell.home)
+    assert day in catalog.freshness("fct_daily_traffic").blocked_days
+    assert catalog.freshness("stg_inspectlet__session_tags").blocked_days == (day,)
+    assert catalog.freshness("stg_smartlook__sessions").blocked_days == ()
+    traffic = catalog.read("fct_daily_traffic", day, day, site=site, vendor="inspectlet")
+    assert traffic["sessions"].isna().all()
+    assert set(traffic["reason_null"]) == {"all=partition_blocked"}
+    status = {(row["vendor"], row["site"]): row["blocked_partitions"] for row in shell.json("status")["vendors"]}
+    assert {key for key, blocked in status.items() if blocked} == {("inspectlet", site)}
+
+
+def _lose_a_page(home: Path, day: date, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode the day again with a decoder that drops one row; the step's own checks see to the rest."""
+    decode_rows = lake_module._decode_rows
+
+    def losing(engine: duckdb.DuckDBPyConnection, spec: TableSpec, of_site: str) -> None:
+        decode_rows(engine, spec, of_site)
+        if spec.qualified_name == "inspectlet/session_pages":
+            first = "SELECT min((sid, page_index)) FROM decoded WHERE _day = ?"
+            engine.execute(f"DELETE FROM decoded WHERE (sid, page_index) = ({first})", [day])
+
+    for name in list(os.environ):
+        if name.startswith(_PLATFORM_VARIABLES) and "REFUSED" not in name:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(home))
+    monkeypatch.setattr(lake_module, "_decode_rows", losing)
+    settings = load_settings()
+    with instance(settings) as opened:
+        (result,) = Runner(settings, opened).replay(day, day, vendors=["inspectlet"], sites=[site])
+    assert result.failed_checks == ["inspectlet/session_pages: listed_pages_are_landed"]

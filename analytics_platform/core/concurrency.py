@@ -18,13 +18,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from analytics_platform.core.paging import Page
 from analytics_platform.core.waiting import tallied
 
-__all__ = ["REQUESTS_AT_FIRST", "REQUESTS_IN_FLIGHT", "InFlight", "side_by_side"]
+__all__ = ["REQUESTS_AT_FIRST", "REQUESTS_IN_FLIGHT", "InFlight", "Send", "answered_in_order", "side_by_side"]
+
+K = TypeVar("K")
+
+Send = Callable[[], Page | None]
+"""One request; None is a page that does not exist."""
 
 REQUESTS_IN_FLIGHT: Final = 32
 """At most so many answers are paid for but not landed yet: kill -9 can lose no more than these. `HttpClient` has a
@@ -98,52 +103,68 @@ _measured: WeakKeyDictionary[object, InFlight] = WeakKeyDictionary()
 
 
 def side_by_side(
-    sends: Iterable[Callable[[], Page | None]],
-    *,
-    most_in_flight: int = REQUESTS_IN_FLIGHT,
-    client: object | None = None,
+    sends: Iterable[Send], *, most_in_flight: int = REQUESTS_IN_FLIGHT, client: object | None = None
 ) -> Iterator[Page]:
-    """Send with at most `most_in_flight` unlanded answers, and yield the pages in the order of `sends`.
+    """The pages of `answered_in_order`, where nobody needs to know which request each of them answers."""
+    named = ((None, send) for send in sends)
+    for _, page in answered_in_order(named, most_in_flight=most_in_flight, client=client):
+        if page is not None:
+            yield page
 
-    When one fails, none is started after it; pages that were already paid for are yielded before the failure is raised.
+
+def answered_in_order(
+    sends: Iterable[tuple[K, Send]], *, most_in_flight: int = REQUESTS_IN_FLIGHT, client: object | None = None
+) -> Iterator[tuple[K, Page | None]]:
+    """Send with at most `most_in_flight` unlanded answers, and yield what each answered in the order of `sends`.
+
+    When one fails, or no further one can be made, none is started after it; what was already paid for is yielded before
+    the failure is raised. A request that failed is not yielded.
 
     Args:
-        sends: the requests; taken one by one as there is room for them, None for a page that does not exist.
+        sends: the requests, each with whatever its answer is to be known by; taken one by one as there is room.
         most_in_flight: a lower bound than `REQUESTS_IN_FLIGHT` where less may be lost.
         client: what sends them; what its requests taught is kept as long as it lives.
     """
     waiting = iter(sends)
-    started: deque[Future[_Answered]] = deque()
+    started: deque[tuple[K, Future[_Answered]]] = deque()
     failure: Exception | None = None
     room = _room_of(client, most_in_flight)
     with ThreadPoolExecutor(most_in_flight, thread_name_prefix="requests") as pool:
         try:
             while True:
-                while failure is None and len(started) < room.allowed and (send := next(waiting, None)) is not None:
-                    # Each thread gets the caller's context: the ledger reads there what the requests are spent on.
-                    started.append(pool.submit(contextvars.copy_context().run, _timed, send, time.monotonic()))
+                try:
+                    while (
+                        failure is None
+                        and len(started) < min(room.allowed, most_in_flight)
+                        and (taken := next(waiting, None)) is not None
+                    ):
+                        # Each thread gets the caller's context: the ledger reads there what is spent on what.
+                        run = contextvars.copy_context().run
+                        started.append((taken[0], pool.submit(run, _timed, taken[1], time.monotonic())))
+                except Exception as error:
+                    failure = error
                 if not started:
                     break
+                key, future = started.popleft()
                 try:
-                    answered = started.popleft().result()
+                    answered = future.result()
                 except CancelledError:
                     continue
                 except Exception as error:
                     failure = failure or error
-                    for other in started:
+                    for _, other in started:
                         other.cancel()
                     continue
                 room.ended(held_seconds=time.monotonic() - answered.begun_at, waited_seconds=answered.waited_seconds)
-                if answered.page is not None:
-                    yield answered.page
+                yield key, answered.page
         finally:
-            for other in started:
+            for _, other in started:
                 other.cancel()
     if failure is not None:
         raise failure
 
 
-def _timed(send: Callable[[], Page | None], begun_at: float) -> _Answered:
+def _timed(send: Send, begun_at: float) -> _Answered:
     with tallied() as waited:
         page = send()
     return _Answered(page, begun_at, waited.seconds)

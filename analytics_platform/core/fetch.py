@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
+from analytics_platform.core.asking import AskedBatch, Asking
 from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.concurrency import REQUESTS_IN_FLIGHT
 from analytics_platform.core.errors import DataError, NotBackfillable, PlatformError, QuotaError, Where
 from analytics_platform.core.lake import DecodedPartition, Lake, LakeViews
 from analytics_platform.core.lake_stream import Following
 from analytics_platform.core.landing import Batch, BatchWriter, Landing
+from analytics_platform.core.paging import Page
 from analytics_platform.core.partitions import contiguous, day_ends_at, today
 from analytics_platform.core.progress import Progress, tell
 from analytics_platform.core.stopwatch import measured, measured_steps
@@ -126,6 +131,7 @@ class Fetcher:
 
     Args:
         describe_progress: called after each landed page, besides the process's listeners.
+        most_in_flight: so many answers may be paid for and not landed yet, where requests need nothing of each other.
     """
 
     def __init__(
@@ -138,6 +144,7 @@ class Fetcher:
         clock: Clock | None = None,
         log: logging.Logger | None = None,
         describe_progress: Callable[[Progress], None] | None = None,
+        most_in_flight: int = REQUESTS_IN_FLIGHT,
     ) -> None:
         self._landing = landing
         self._lake = lake
@@ -147,6 +154,7 @@ class Fetcher:
         self._clock = clock or SystemClock()
         self._log = log or logging.getLogger("analytics_platform")
         self._describe = describe_progress
+        self._most_in_flight = most_in_flight
         self._following: Following | None = None
 
     def run(
@@ -229,9 +237,9 @@ class Fetcher:
                     remaining = _wanted(self._states(stream, site, days), refresh=False)
                     if not remaining:
                         return
+                chunks = self._chunks(stream, site, remaining, refresh=refresh)
                 with connect() as client:
-                    for chunk in self._chunks(stream, site, remaining, refresh=refresh):
-                        self._fetch_chunk(stream, site, chunk, client, outcome, remaining, fresh=refresh)
+                    self._fetch_batches(stream, site, chunks, client, outcome, remaining, fresh=refresh)
         except QuotaError as error:
             outcome.deferred = Deferred(
                 days=tuple(remaining), resume_at=error.resume_at, reason=str(error), landed_records=outcome.records
@@ -274,57 +282,78 @@ class Fetcher:
             fresh=fresh,
         )
 
-    def _fetch_chunk(
+    def _fetch_batches(
         self,
         stream: Stream,
         site: SiteContext,
-        days: list[date],
+        chunks: Sequence[list[date]],
         client: Any,
         outcome: FetchOutcome,
         remaining: list[date],
         *,
         fresh: bool,
     ) -> None:
-        """Fetch one batch, and take the days that are complete off `remaining`, also when it ends early."""
-        begun = self._clock.monotonic()
-        specs = [self._specs[name] for name in stream.depends_on]
-        with self._open(stream, site, days, fresh=fresh) as writer:
-            extraction = Extraction(
-                site_key=site.key,
-                ids=site.ids,
-                timezone=site.timezone,
-                first_day=days[0],
-                last_day=days[-1],
-                now=self._clock.now(),
-                lake=LakeViews(self._lake, specs),
-                done_calls=writer.done_calls,
-                interrupted=writer.interrupted,
-                log=self._log,
-            )
-            already = writer.landed_records
+        """Fetch batches, and take the days that are complete off `remaining`, also when it ends early."""
+        # Several batches are decoded together in one pass afterwards; one can be decoded beside its requests.
+        following = self._lake.follow(stream.tables, site=site.key, days=chunks[0]) if len(chunks) == 1 else None
+        self._follow(following)
+
+        def ended(batch: AskedBatch, sealed: Batch | None) -> None:
+            writer = batch.writer
+            outcome.requests += writer.appended_requests
+            outcome.pages += writer.appended_pages
+            outcome.records += writer.landed_records
+            complete = writer.settled_days if sealed is None else batch.days
+            remaining[:] = [day for day in remaining if day not in complete]
+            if sealed is not None and following is not None:
+                following.batch = sealed.path
+
+        begin = partial(self._begin, stream, site, fresh=fresh)
+        with (
+            Asking(stream, client, begin=begin, ended=ended, most_in_flight=self._most_in_flight) as asking,
+            closing(asking.answers(chunks)) as answers,
+        ):
+            for batch, page in measured_steps("requests", answers):
+                if page is not None:
+                    self._land(stream, site, batch, page, following)
+                asking.landed(batch)
+
+    def _begin(
+        self, stream: Stream, site: SiteContext, days: list[date], opening: ExitStack, *, fresh: bool
+    ) -> AskedBatch:
+        """Goes on where the batch of these days was landed to."""
+        writer = opening.enter_context(self._open(stream, site, days, fresh=fresh))
+        extraction = Extraction(
+            site_key=site.key,
+            ids=site.ids,
+            timezone=site.timezone,
+            first_day=days[0],
+            last_day=days[-1],
+            now=self._clock.now(),
+            lake=LakeViews(self._lake, [self._specs[name] for name in stream.depends_on]),
+            done_calls=writer.done_calls,
+            interrupted=writer.interrupted,
+            log=self._log,
+        )
+        return AskedBatch(
+            days=days,
+            writer=writer,
+            extraction=extraction,
+            already=writer.landed_records,
+            is_new=not writer.landed,
+            begun=self._clock.monotonic(),
+        )
+
+    def _land(
+        self, stream: Stream, site: SiteContext, batch: AskedBatch, page: Page, following: Following | None
+    ) -> None:
+        kept, stripped = strip_before_landing(page, stream.tables, self._tombstones, site.key)
+        if kept is not None:
+            line = batch.writer.append(kept, stripped=stripped)
             # What an earlier run has landed of the batch is not at hand here: then it is decoded from landing.
-            following = None if writer.landed else self._lake.follow(stream.tables, site=site.key, days=days)
-            self._follow(following)
-            try:
-                for page in measured_steps("requests", stream.extract(client, extraction)):
-                    kept, stripped = strip_before_landing(page, stream.tables, self._tombstones, site.key)
-                    if kept is not None:
-                        line = writer.append(kept, stripped=stripped)
-                        if following is not None:
-                            following.add(line, kept)
-                    self._report(stream, site, days, writer, already, begun)
-                sealed = writer.complete()
-                if following is not None:
-                    following.batch = sealed.path
-                remaining[:] = [day for day in remaining if day not in days]
-            except PlatformError:
-                writer.settle()
-                remaining[:] = [day for day in remaining if day not in writer.settled_days]
-                raise
-            finally:
-                outcome.requests += writer.appended_requests
-                outcome.pages += writer.appended_pages
-                outcome.records += writer.landed_records
+            if following is not None and batch.is_new:
+                following.add(line, kept)
+        self._report(stream, site, batch)
 
     def _follow(self, following: Following | None) -> None:
         """The decode that goes along with the batch being fetched; the one before it ends."""
@@ -332,19 +361,17 @@ class Fetcher:
             self._following.close()
         self._following = following
 
-    def _report(
-        self, stream: Stream, site: SiteContext, days: list[date], writer: BatchWriter, already: int, begun: float
-    ) -> None:
+    def _report(self, stream: Stream, site: SiteContext, batch: AskedBatch) -> None:
         progress = Progress(
             vendor=stream.vendor,
             stream=stream.name,
             site=site.key,
-            first_day=str(days[0]),
-            last_day=str(days[-1]),
-            pages=writer.appended_pages,
-            records=writer.landed_records - already,
-            requests=writer.appended_requests,
-            seconds=self._clock.monotonic() - begun,
+            first_day=str(batch.days[0]),
+            last_day=str(batch.days[-1]),
+            pages=batch.writer.appended_pages,
+            records=batch.writer.landed_records - batch.already,
+            requests=batch.writer.appended_requests,
+            seconds=self._clock.monotonic() - batch.begun,
         )
         tell(progress)
         if self._describe is not None:

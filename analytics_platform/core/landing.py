@@ -384,6 +384,8 @@ class BatchWriter:
         self.appended_requests = 0
         self.landed_records = 0
         self._unsynced = 0
+        # A tail that was cut off on opening has to be gone after a power cut too.
+        self._is_durable = False
         self._synced_at = clock.monotonic()
 
     def __enter__(self) -> Self:
@@ -491,6 +493,7 @@ class BatchWriter:
         self.appended_pages += 1
         self.appended_requests += page.attempts
         self.landed_records += page.records
+        self._is_durable = False
         self._unsynced += 1
         if self._unsynced >= _FSYNC_EVERY_PAGES or self._clock.monotonic() - self._synced_at >= _FSYNC_EVERY_SECONDS:
             self.sync()
@@ -498,9 +501,12 @@ class BatchWriter:
 
     def sync(self) -> None:
         """Make everything appended so far survive a power cut: bytes first, then the index that names them."""
+        if self._is_durable:
+            return
         with storage_errors("Landing a page"):
             os.fsync(self._pages)
             os.fsync(self._index)
+        self._is_durable = True
         self._unsynced = 0
         self._synced_at = self._clock.monotonic()
 

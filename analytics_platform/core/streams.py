@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Literal
 
+from analytics_platform.core.concurrency import Send
 from analytics_platform.core.forecast import Alternative, Forecaster, Outlook
 from analytics_platform.core.lake_reader import LakeReader
 from analytics_platform.core.paging import Page
@@ -60,6 +61,9 @@ class Stream:
         lookback_days: a day stays provisional until this many days after its end; until then a new run asks again.
         extract: yields pages in order; every yielded page is landed before the next request is sent. The client is the
             vendor's own class.
+        requests: instead of `extract`, where no request needs another's answer: what has not landed yet, in a fixed
+            order. Requests of several batches are in flight together, as many as `core.concurrency` allows; pages land
+            in this order.
         days_per_batch: for span "range", how many days one batch may hold for a site with these ids; None is no limit.
             A batch's days become visible together, so where quota is short a batch must fit into one window of it.
         forecast: requests one batch will cost; None forecasts from landed batches alone.
@@ -71,12 +75,17 @@ class Stream:
     name: str
     tables: tuple[TableSpec, ...]
     span: Span
-    extract: Callable[[Any, Extraction], Iterator[Page]]
+    extract: Callable[[Any, Extraction], Iterator[Page]] | None = None
+    requests: Callable[[Any, Extraction], Iterator[Send]] | None = None
     lookback_days: int = 0
     depends_on: tuple[str, ...] = ()
     days_per_batch: Callable[[Mapping[str, str]], int] | None = None
     forecast: Forecaster | None = None
     cheaper: Callable[[Outlook], Alternative | None] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.extract is None) == (self.requests is None):
+            raise ValueError(f"{self.qualified_name} needs either extract or requests")
 
     @property
     def qualified_name(self) -> str:

@@ -151,8 +151,8 @@ class TableSpec:
         anchor: column whose newest value measures freshness, an instant or date; None where rows carry no time.
         identifies: kind of key → DuckDB expression over `r` and `c` (VARCHAR), for values of the wire that name a
             person and have no column (an IP address).
-        is_counted: `Page.records` counts exactly this table's records, so that a page of which fewer are decoded is
-            noticed.
+        is_counted: `Page.records` counts exactly the records at this table's `records` (before `explode` and `where`),
+            so that a page of which fewer are decoded is noticed. Not where it counts what lies inside a record.
         measures: metric → DuckDB aggregate over the table's columns, the vendor's number of a partition day as it
             stood when it was read. Kept for every read, so that it shows how far numbers move afterwards.
     """

@@ -20,9 +20,22 @@ if TYPE_CHECKING:
 
     from analytics_platform.catalog import Catalog
 
-__all__ = ["DayReport", "Definition", "Difference", "Gap", "MetricReport", "Part", "VendorLine", "explain", "reconcile"]
+__all__ = [
+    "DayReport",
+    "Definition",
+    "Difference",
+    "Gap",
+    "LeftOut",
+    "MetricReport",
+    "Part",
+    "VendorLine",
+    "explain",
+    "reconcile",
+]
 
 RECONCILED_METRICS = ("sessions", "views", "visitors")
+WINDOWED_METRICS = ("visitors_7d", "visitors_28d", "visitors_month")
+"""Over the dates that end on one, in a mart of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +77,20 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A vendor that offers the metric and has no number of the date, and why (`partition_blocked`, `not_landed` …)."""
+
+    vendor: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DayReport:
-    """One site, one local date, one metric: the vendors' numbers and why they differ."""
+    """One site, one local date, one metric: the vendors' numbers and why they differ.
+
+    `expected_vendor_count` vendors offer the metric, `left_out` of them have no number of the date, and `vendor_count`
+    can be compared with each other (a panel has a number and cannot). All count the anchor.
+    """
 
     site: str
     stat_date: date
@@ -73,8 +98,14 @@ class DayReport:
     anchor_vendor: str
     vendor_count: int
     expected_vendor_count: int
+    left_out: tuple[LeftOut, ...]
     lines: tuple[VendorLine, ...]
     gaps: tuple[Gap, ...]
+
+    @property
+    def told_vendor_count(self) -> int:
+        """Vendors with a number of the date."""
+        return self.expected_vendor_count - len(self.left_out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +163,7 @@ def reconcile(
             mine = rows[(rows["site_key"] == site) & (rows["metric"] == metric)]
             if len(mine):
                 ours = parts[(parts["site_key"] == site) & (parts["metric"] == metric)]
-                found.append(_day_report(site, day, metric, mine, ours))
+                found.append(_day_report(catalog, site, day, metric, mine, ours))
     if not found:
         newest = catalog.freshness("fct_vendor_reconciliation").newest_date
         raise ConfigurationError(
@@ -169,19 +200,36 @@ def explain(catalog: Catalog, metric: str, *, day: date | None = None, sites: Se
     return MetricReport(metric=metric, definitions=definitions, differences=_differences(catalog, metric, day, sites))
 
 
-def _day_report(site: str, day: date, metric: str, rows: pd.DataFrame, parts: pd.DataFrame) -> DayReport:
+def _day_report(
+    catalog: Catalog, site: str, day: date, metric: str, rows: pd.DataFrame, parts: pd.DataFrame
+) -> DayReport:
     first = rows.iloc[0]
+    anchor = str(first["anchor_vendor"])
+    left_out = [
+        LeftOut(vendor=str(row.vendor), reason=_text(row.reason) or "not_reported")
+        for row in rows[rows["status"] == "missing"].itertuples()
+    ]
+    if rows["anchor_value"].isna().all():
+        left_out.append(LeftOut(vendor=anchor, reason=_reason_of(catalog, anchor, site, day)))
     ordered = rows.sort_values(["value", "vendor"], ascending=[False, True], na_position="last")
     return DayReport(
         site=site,
         stat_date=day,
         metric=metric,
-        anchor_vendor=str(first["anchor_vendor"]),
+        anchor_vendor=anchor,
         vendor_count=int(first["vendor_count"]),
         expected_vendor_count=int(first["expected_vendor_count"]),
+        left_out=tuple(sorted(left_out, key=lambda each: each.vendor)),
         lines=tuple(_line(row) for row in ordered.itertuples()),
         gaps=tuple(_gap(mine.sort_values("step_number")) for _, mine in parts.groupby("vendor", sort=True)),
     )
+
+
+def _reason_of(catalog: Catalog, vendor: str, site: str, day: date) -> str:
+    """Why the whole date of a vendor is NULL in the traffic mart."""
+    traffic = catalog.read("fct_daily_traffic", day, day, site=site, vendor=vendor, where="basis = 'native'")
+    told = [_text(row.reason_null) or "" for row in traffic.itertuples()]
+    return next((text.removeprefix("all=") for text in told if text.startswith("all=")), "not_reported")
 
 
 def _line(row: Any) -> VendorLine:
@@ -217,7 +265,7 @@ def _gap(parts: pd.DataFrame) -> Gap:
 
 
 def _differences(catalog: Catalog, metric: str, day: date | None, sites: Sequence[str]) -> tuple[Difference, ...]:
-    traffic = catalog.read("fct_daily_traffic", day, day)
+    traffic = _numbers(catalog, metric, day)
     if metric not in traffic.columns:
         return ()
     if sites:
@@ -240,6 +288,16 @@ def _differences(catalog: Catalog, metric: str, day: date | None, sites: Sequenc
                 )
             )
     return tuple(found)
+
+
+def _numbers(catalog: Catalog, metric: str, day: date | None) -> pd.DataFrame:
+    """The mart that holds the metric. Windows of several dates are counted one way only: the vendor's."""
+    is_windowed = metric in WINDOWED_METRICS
+    found: pd.DataFrame = catalog.read("fct_visitor_windows" if is_windowed else "fct_daily_traffic", day, day)
+    if is_windowed:
+        complete = found[f"is_complete_{metric.removeprefix('visitors_')}"]
+        found = found.assign(basis="native", is_complete_day=complete)
+    return found
 
 
 def _is_missing(value: Any) -> bool:

@@ -4,8 +4,9 @@ Belongs here: one multi-asset for the whole dbt project (one `dbt build` per run
 vendors), the `published` asset, the I/O manager that loads published tables, and turning dbt's failures into words.
 Does not belong here: names and lineage (`translator`), what publishing does (`publish`), any vendor's name.
 
-The window: partitions a…b are UTC days of the lake; a site's local day touches its neighbours, so a-1…b+1 is rebuilt.
-A window is replaced whole by the models themselves.
+The window: partitions a…b are UTC days of the lake; a site's local day touches its neighbours, and where a session of
+the last of them ends decides how the two dates after it are cut into common sessions, so a-1…b+3 is rebuilt. A window
+is replaced whole by the models themselves.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter at run time.
@@ -77,6 +78,9 @@ _DBT_LOG: Final = "dbt.log"
 # The log is written here instead, from the events that come anyway; the SQL of each node lies in compiled/ and run/.
 _QUIET: Final = ("--log-level-file", "none", "--no-write-json")
 _SHOWN_FAILURES: Final = 5
+_DATES_AFTER: Final = 3
+"""One for the local day, two for chains of sessions (macro `common_stretch`). Of a run's newest day they are not there
+yet and cost nothing."""
 _SLICE_DAYS: Final = 92
 """Days one dbt process builds: of ten million sessions in two years, an eighth at a time (docs/marts_benchmark.md)."""
 _PICTURED_DAYS: Final = 28
@@ -410,7 +414,7 @@ def _dbt_cli() -> "type[DbtCliResource]":
 @contextmanager
 def _dbt_environment(settings: Settings, window: tuple[date, date]) -> Iterator[None]:
     """The variables profiles.yml, the sources and `window_bound` read, for this process and dbt's (inherited)."""
-    first, last = window[0] - timedelta(days=1), window[1] + timedelta(days=1)
+    first, last = window[0] - timedelta(days=1), window[1] + timedelta(days=_DATES_AFTER)
     settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
     wanted = {
         **dbt_variables(settings),

@@ -21,7 +21,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from analytics_platform.core.concurrency import REQUESTS_AT_FIRST
 from analytics_platform.core.fetch import Fetcher, SiteContext
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
@@ -60,14 +59,26 @@ async def _relay(pipe: Connection, sandbox: Sandbox, latency_seconds: float) -> 
     target = urlsplit(sandbox.base_urls[_VENDOR])
 
     async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay: float) -> None:
+        # What follows close behind is on the way beside what goes before: headers and body are two parts of one delay.
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        now = asyncio.get_running_loop().time
+
+        async def take_in() -> None:
+            content = b"begun"
+            while content:
+                content = await source.read(65536)
+                on_the_way.put_nowait((now() + delay, content))
+
+        taking = asyncio.create_task(take_in())
         try:
-            while content := await source.read(65536):
-                await asyncio.sleep(delay)
-                sink.write(content)
+            while (due := await on_the_way.get())[1]:
+                await asyncio.sleep(due[0] - now())
+                sink.write(due[1])
                 await sink.drain()
         except ConnectionError:
             pass
         finally:
+            taking.cancel()
             sink.close()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,8 +99,8 @@ async def _relay(pipe: Connection, sandbox: Sandbox, latency_seconds: float) -> 
         pipe.send(len(sandbox.requests.records(vendor=_VENDOR)))
 
 
-def statistics_over(*, days: int, latency_seconds: float) -> OverALine:
-    """Run every stream of the vendor for so many days."""
+def statistics_over(*, days: int, latency_seconds: float, in_flight: int) -> OverALine:
+    """Run every stream of the vendor for so many days, with so many requests in flight at most."""
     spawning = multiprocessing.get_context("spawn")
     pipe, theirs = spawning.Pipe()
     vendor = spawning.Process(target=_serve, args=(theirs, days, latency_seconds), daemon=True)
@@ -101,20 +112,26 @@ def statistics_over(*, days: int, latency_seconds: float) -> OverALine:
         site = SiteContext(key=key, timezone=zone, ids={"domain_id": domain_id, "requests_per_minute": _PLENTY})
         wanted = [last_day - timedelta(days=back) for back in reversed(range(days))]
         with tempfile.TemporaryDirectory(prefix="line-") as folder, closing(pipe):
-            seconds = _run(Path(folder), site, wanted)
+            seconds = _run(Path(folder), site, wanted, in_flight)
             pipe.send(None)
             requests = int(pipe.recv())
     finally:
         vendor.terminate()
         vendor.join()
-    return OverALine(requests=requests, seconds=seconds, least_seconds=requests * latency_seconds / REQUESTS_AT_FIRST)
+    return OverALine(requests=requests, seconds=seconds, least_seconds=requests * latency_seconds / in_flight)
 
 
-def _run(home: Path, site: SiteContext, days: list[date]) -> float:
+def _run(home: Path, site: SiteContext, days: list[date], in_flight: int) -> float:
     specs = {spec.qualified_name: spec for stream in STREAMS for spec in stream.tables}
     lake = Lake(home / "lake")
     lake.prepare(specs.values(), None)
-    fetcher = Fetcher(landing=Landing(home / "landing"), lake=lake, run_id="benchmark", specs_by_name=specs)
+    fetcher = Fetcher(
+        landing=Landing(home / "landing"),
+        lake=lake,
+        run_id="benchmark",
+        specs_by_name=specs,
+        most_in_flight=in_flight,
+    )
     resource = vendor_resource(_VENDOR)
     begun = time.perf_counter()
     with Ledger.open(home / "ledger.sqlite3") as ledger:

@@ -69,7 +69,7 @@ def build_all(lake: Path, work: Path, first: date, last: date) -> Build:
 
 
 def build(lake: Path, work: Path, first: date, last: date, *, select: str | None = None) -> Build:
-    """Run `dbt build` for the UTC days `first` … `last` of the lake, and one day around them as the platform does.
+    """Run `dbt build` for the UTC days `first` … `last` of the lake, and the dates around them as the platform does.
 
     Args:
         work: holds the warehouse and what dbt parsed; the same folder again is the next incremental build.
@@ -82,7 +82,7 @@ def build(lake: Path, work: Path, first: date, last: date, *, select: str | None
         "ANALYTICS_PLATFORM_WAREHOUSE": str(warehouse),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         "DBT_ENV_CUSTOM_ENV_WINDOW_START": str(first - timedelta(days=1)),
-        "DBT_ENV_CUSTOM_ENV_WINDOW_END": str(last + timedelta(days=1)),
+        "DBT_ENV_CUSTOM_ENV_WINDOW_END": str(last + timedelta(days=3)),
     }
     chosen = ("--select", select) if select else ("--selector", "daily")
     command = [

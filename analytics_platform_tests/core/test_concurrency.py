@@ -11,7 +11,14 @@ from inspect import signature
 
 import pytest
 
-from analytics_platform.core.concurrency import REQUESTS_AT_FIRST, REQUESTS_IN_FLIGHT, InFlight, side_by_side
+from analytics_platform.core.concurrency import (
+    REQUESTS_AT_FIRST,
+    REQUESTS_IN_FLIGHT,
+    InFlight,
+    Send,
+    answered_in_order,
+    side_by_side,
+)
 from analytics_platform.core.http import HttpClient
 from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import spending, spending_now
@@ -134,6 +141,30 @@ def test_a_failure_stops_the_rest_and_keeps_what_was_paid_for() -> None:
     assert "visitor/2" in found
     assert max(sent) <= REQUESTS_AT_FIRST  # page 0 made room for one more
     assert len(found) == len([n for n in sent if n > 1])
+
+
+def test_a_request_that_cannot_be_made_keeps_what_was_paid_for() -> None:
+    """The next batch cannot be opened, say: the pages under way still land."""
+
+    def sends() -> Iterator[Callable[[], Page | None]]:
+        yield from (partial(page, number) for number in range(3))
+        raise OSError("disk full")
+
+    found: list[str] = []
+    with pytest.raises(OSError, match="disk full"):
+        found.extend(p.call for p in side_by_side(sends()))
+    assert found == ["visitor/0", "visitor/1", "visitor/2"]
+
+
+def test_answers_are_known_by_what_was_asked_and_failures_are_not_among_them() -> None:
+    def fails() -> Page:
+        raise RuntimeError("refused")
+
+    found: list[tuple[str, bool]] = []
+    sends: list[tuple[str, Send]] = [("a", lambda: None), ("b", partial(page, 1)), ("c", fails)]
+    with pytest.raises(RuntimeError, match="refused"):
+        found.extend((key, answer is not None) for key, answer in answered_in_order(sends))
+    assert found == [("a", False), ("b", True)]
 
 
 def test_threads_know_what_they_spend_on() -> None:

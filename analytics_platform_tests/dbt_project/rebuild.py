@@ -462,9 +462,11 @@ def _with_window(sql: str, window: Window | None) -> str:
 
 
 def window_of(landings: Sequence[Landing]) -> Window:
-    """The window the platform builds after landing: UTC days a..b touch the local days a-1..b+1."""
+    """The window the platform builds after landing: UTC days a..b touch the local dates a-1..b+1, whose sessions may be
+    one with those of the next, which changes where a chain of them is cut on the date after that.
+    """
     days = [landing.day for landing in landings]
-    return min(days) - timedelta(days=1), max(days) + timedelta(days=1)
+    return min(days) - timedelta(days=1), max(days) + timedelta(days=3)
 
 
 def sequences(keys: Sequence[tuple[str, str, date]]) -> st.SearchStrategy[tuple[list[Landing], list[list[Landing]]]]:

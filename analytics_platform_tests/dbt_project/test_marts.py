@@ -131,7 +131,7 @@ def test_dimensions(built: Warehouse) -> None:
         ("pirsch", 1),
         ("smartlook", 2),
     ]
-    assert built.rows("SELECT count(*) FROM dim_metric_definition") == [(60,)]
+    assert built.rows("SELECT count(*) FROM dim_metric_definition") == [(90,)]
 
 
 def test_a_window_prunes_files_by_path(built: Warehouse) -> None:

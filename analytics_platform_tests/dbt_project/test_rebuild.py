@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import pytest
@@ -83,6 +83,52 @@ def test_an_old_day_that_vanishes_leaves_no_trace_in_later_dates(rebuilder: Rebu
     landed = [Landing(vendor=name, site=site, day=day, state="first") for name, site, day in rebuilder.keys]
     gone = [Landing(vendor=vendor, site=SITE, day=day, state="removed") for day in days[:2]]
     assert differences_after(rebuilder, landed, [gone]) == {}
+
+
+@pytest.fixture
+def chain(rebuilder: Rebuilder) -> Iterator[list[date]]:
+    """A visitor whose sessions follow each other for 78 hours: the days they lie in, and one on each side."""
+    days = sorted(day for name, site, day in rebuilder.keys if name == "smartlook" and site == SITE)[2:8]
+    assert (days[-1] - days[0]).days == 5
+    connection, table = rebuilder.connection, "pool.smartlook__sessions"
+    began = [datetime.combine(days[0], time(20)) + timedelta(hours=number) for number in range(79)]
+    connection.execute(
+        f"""
+        INSERT INTO {table} SELECT one.* REPLACE (
+            'chain ' || strftime(began, '%d %H') AS session_id, 'chain' AS visitor_id, NULL AS uid, NULL AS uid_ref,
+            NULL AS email, NULL AS email_ref, began AS started_at, began + INTERVAL 35 MINUTE AS ended_at,
+            2100.0 AS duration_seconds, began::DATE AS _day, began::DATE AS day
+        )
+        FROM (FROM {table} WHERE site = ? AND state = 'first' ORDER BY session_id LIMIT 1) AS one,
+            (SELECT unnest(?::TIMESTAMP[]) AS began)
+        """,
+        [SITE, began],
+    )
+    yield days
+    connection.execute(f"DELETE FROM {table} WHERE visitor_id = 'chain'")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param([0, 1, 2, 3, 4, 5], id="as they come"),
+        pytest.param([0, 1, 3, 4, 5, 2], id="the middle last"),
+    ],
+)
+def test_a_chain_of_sessions_longer_than_a_day_is_cut_alike_by_every_build(
+    rebuilder: Rebuilder, chain: list[date], order: list[int]
+) -> None:
+    steps = [[Landing(vendor="smartlook", site=SITE, day=chain[number], state="first")] for number in order]
+    assert differences_after(rebuilder, [], steps) == {}
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_a_day_that_leaves_a_chain_changes_how_the_rest_is_cut(
+    rebuilder: Rebuilder, chain: list[date], gone: int
+) -> None:
+    landed = [Landing(vendor="smartlook", site=SITE, day=day, state="first") for day in chain]
+    removed = [Landing(vendor="smartlook", site=SITE, day=chain[gone], state="removed")]
+    assert differences_after(rebuilder, landed, [removed]) == {}
 
 
 def test_a_build_that_misses_a_landing_is_found(rebuilder: Rebuilder) -> None:

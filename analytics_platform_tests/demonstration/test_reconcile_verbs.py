@@ -7,13 +7,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from analytics_platform.catalog import Catalog
 from analytics_platform.cli import app
 from analytics_platform.core.errors import ConfigurationError
-from analytics_platform.reconcile.report import RECONCILED_METRICS, explain, reconcile
+from analytics_platform.reconcile.report import RECONCILED_METRICS, WINDOWED_METRICS, explain, reconcile
 from analytics_platform.settings import HOME_VARIABLE
 
 CAP_BEGINS = date(2026, 10, 24)
@@ -86,6 +87,31 @@ def test_a_definition_says_what_it_does_to_the_number(run: Any, catalog: Catalog
     assert smartlook.native is not None
     assert smartlook.common is not None
     assert smartlook.common < smartlook.native
+
+
+@pytest.mark.parametrize("metric", WINDOWED_METRICS)
+def test_visitors_of_windows_are_defined_by_vendor_with_why_some_have_none(
+    run: Any, catalog: Catalog, metric: str
+) -> None:
+    day = date(2026, 10, 20)
+    report = explain(catalog, metric, day=day, sites=["shop"])
+    assert {(each.vendor, each.basis): each.reason_null for each in report.definitions} == {
+        **{(vendor, "native"): None for vendor in ("smartlook", "inspectlet", "kameleoon")},
+        **{(vendor, "common"): "native_only" for vendor in ("smartlook", "inspectlet", "kameleoon")},
+        **{("pirsch", basis): "needs_request_per_window" for basis in ("native", "common")},
+        **{("kissmetrics", basis): "not_offered" for basis in ("native", "common")},
+    }
+    windows = catalog.read("fct_visitor_windows", day, day, site="shop")
+    told = {each.vendor: each.native for each in report.differences}
+    assert told == {
+        row.vendor: None if pd.isna(getattr(row, metric)) else getattr(row, metric) for row in windows.itertuples()
+    }
+    assert (told["pirsch"], told["kissmetrics"]) == (None, None)
+    # The demo's twenty-eighth date is past this one.
+    assert (told["smartlook"] is None) == (metric == "visitors_28d")
+    shown = " ".join(run("explain", metric, "--day", str(day), "--site", "shop").split())
+    assert f"What {metric} means" in shown
+    assert "not offered" in shown
 
 
 @pytest.mark.parametrize(

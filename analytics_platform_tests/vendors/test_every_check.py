@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from analytics_platform.core import lake as lake_module
 from analytics_platform.core.checks import CHECK_NAMES
 from analytics_platform.core.clock import SystemClock
+from analytics_platform.core.errors import LandingCorrupt
 from analytics_platform.core.fetch import Fetcher, SiteContext
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
@@ -127,3 +129,38 @@ def test_rows_of_the_wire_hold_but_for_the_planted_story(vendor: str, loaded: tu
     assert rows > 0
     story = [("blog", "duration_unit_is_uniform", (date(2026, 10, 26),))]
     assert failed == (story if vendor == "inspectlet" else [])
+
+
+# ------------------------------------------------------------------------------------------- counted when it was landed
+
+COUNTS_INSIDE_A_RECORD = {"smartlook/event_daily", "smartlook/funnels"}
+"""Their pages hold one record, and `Page.records` counts the entries of its histogram or its steps."""
+
+
+def test_every_table_is_counted_but_those_whose_pages_count_something_else() -> None:
+    assert {name for name, spec in all_tables().items() if not spec.is_counted} == COUNTS_INSIDE_A_RECORD
+
+
+@pytest.mark.parametrize("name", sorted(set(all_tables()) - COUNTS_INSIDE_A_RECORD))
+def test_a_decoder_that_drops_a_pages_first_record_is_noticed(
+    loaded: tuple[Settings, Lake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The seeded fault, on pages that came over the wire: nothing is written, and the fault is named as the decoder's.
+
+    Without the fault the same pages are whole: what was counted on receipt is what the decoder finds.
+    """
+    settings, _ = loaded
+    spec = all_tables()[name]
+    stream = next(stream for stream in streams_of(spec.vendor) if spec in stream.tables)
+    landing = Landing(settings.home.landing)
+    batches = [batch for site in settings.site_keys for batch in landing.batches(spec.vendor, stream.name, site)]
+    counted = {batch: [page.records for page in batch.index() if page.call_kind in spec.calls] for batch in batches}
+    (batch, *_) = [batch for batch, pages in counted.items() if any(pages)]
+    lake = Lake(tmp_path / "lake")
+    assert lake.decode(spec, [(batch, batch.days)], site=batch.site)
+
+    raw_records = lake_module._raw_records
+    monkeypatch.setattr(lake_module, "_raw_records", lambda *given, **named: raw_records(*given, **named)[1:])
+    with pytest.raises(LandingCorrupt, match=f"{name} gives .* fault of the decoder"):
+        Lake(tmp_path / "again").decode(spec, [(batch, batch.days)], site=batch.site)
+    assert not list((tmp_path / "again").rglob("part.parquet"))

@@ -49,3 +49,21 @@
 {% macro is_visitor_code(column) -%}
     coalesce(regexp_full_match({{ column }}, '[!-~]{1,100}'), false)
 {%- endmacro %}
+
+{#-
+    Which part of a chain a session belongs to: sessions of one visitor at most `common_idle_minutes` apart are a chain, whatever dates it
+    goes over. It is cut `common_session_cap_hours` after its start; from the third date on it is cut at each midnight instead, so that
+    nobody has to know how long ago it began. A build that sees three dates before a date (`in_window(…, 3, 1)`) therefore cuts its sessions as
+    a build of everything does, and a session that lands late changes the two dates after its own, no further (`transform.assets`).
+-#}
+{% macro common_stretch(chain) -%}
+    {%- set first_date = 'min(session_date_local) over (partition by ' ~ chain | join(', ') ~ ')' -%}
+    case
+        when session_date_local <= {{ first_date }} + 1 then floor(
+            epoch(started_at_utc - min(started_at_utc) over (partition by {{ chain | join(', ') }}))
+            / ({{ var('common_session_cap_hours') }} * 3600)
+        )
+        -- Beyond whatever number of stretches fits into two dates.
+        else 100 + (session_date_local - {{ first_date }})
+    end
+{%- endmacro %}

@@ -17,10 +17,9 @@ from datetime import date
 from functools import partial
 from typing import Final
 
-from analytics_platform.core.concurrency import side_by_side
+from analytics_platform.core.concurrency import Send
 from analytics_platform.core.errors import ConfigurationError, Where
 from analytics_platform.core.forecast import Alternative, Certainty, Forecast, Outlook, distinct_from, visits_on
-from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.vendors.kameleoon.client import (
     KameleoonClient,
@@ -34,10 +33,10 @@ __all__ = [
     "PRODUCT_COUNTERS_STREAM",
     "STREAMS",
     "VISITS_STREAM",
-    "extract_product_counters",
-    "extract_visits",
+    "counter_requests",
     "is_sampled",
     "panel",
+    "visit_requests",
 ]
 
 LOOKBACK_DAYS: Final = 3
@@ -58,36 +57,33 @@ _VISITS_SQL: Final = """
 _SEEN_IN: Final = ("smartlook/sessions", "inspectlet/session_tags")
 
 
-def extract_visits(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
-    """One call a visitor code of the panel, several side by side, pages in the order of the codes.
+def visit_requests(client: KameleoonClient, extraction: Extraction) -> Iterator[Send]:
+    """One call a visitor code of the panel that has not landed yet, in the order of the codes.
 
     `ids["current_visit"] = "true"` also asks for the visit that is going on (Feature Experimentation only).
 
     Raises:
         ConfigurationError: no site_code, or visitor_sample is not a number from 0 to 1.
-        VendorError: see `KameleoonClient`; pages already paid for are yielded before it is raised.
+        VendorError: when a request is sent, see `KameleoonClient`.
     """
     site_code = _site_code(extraction)
     current_visit = extraction.ids.get("current_visit", "").lower() == "true"
-    sends = [
-        partial(client.visitor, site_code=site_code, visitor_code=code, current_visit=current_visit)
-        for code in panel(extraction)
-        if visitor_call(code) not in extraction.done_calls
-    ]
-    yield from side_by_side(sends)
+    for code in panel(extraction):
+        if visitor_call(code) not in extraction.done_calls:
+            yield partial(client.visitor, site_code=site_code, visitor_code=code, current_visit=current_visit)
 
 
-def extract_product_counters(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
+def counter_requests(client: KameleoonClient, extraction: Extraction) -> Iterator[Send]:
     """Counters of the configured products for one UTC day; no products, no request.
 
     Raises:
         ConfigurationError: no site_code, or `eans` is not one comma-separated text.
-        VendorError: see `KameleoonClient`.
+        VendorError: when a request is sent, see `KameleoonClient`.
     """
     day = extraction.first_day
     for some in codes_by_call(_eans(extraction)):
         if counters_call(day, some) not in extraction.done_calls:
-            yield client.product_counters(site_code=_site_code(extraction), eans=some, day=day)
+            yield partial(client.product_counters, site_code=_site_code(extraction), eans=some, day=day)
 
 
 def panel(extraction: Extraction) -> list[str]:
@@ -194,7 +190,7 @@ VISITS_STREAM: Final = Stream(
     name="visits",
     tables=(VISITS, VISIT_PAGES, EXPOSURES, CONVERSIONS),
     span="range",
-    extract=extract_visits,
+    requests=visit_requests,
     forecast=forecast_visits,
     cheaper=_smaller_panel,
     lookback_days=LOOKBACK_DAYS,
@@ -205,7 +201,7 @@ PRODUCT_COUNTERS_STREAM: Final = Stream(
     name="product_counters",
     tables=(PRODUCT_COUNTERS,),
     span="day",
-    extract=extract_product_counters,
+    requests=counter_requests,
     forecast=forecast_product_counters,
     lookback_days=LOOKBACK_DAYS,
 )

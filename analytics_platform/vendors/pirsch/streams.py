@@ -4,20 +4,20 @@ Belongs here: the streams and their extraction. Does not belong here: paths and 
 (`tables`), Dagster.
 
 `daily_stats` asks for the domain, whose zone the days are in, and for two series over the whole range (1 request, and 2
-per 100 days). `reports` asks the 21 lists of one day, a few at a time: nothing in the API gives them by day for a
-range.
+per 100 days). `reports` asks the 21 lists of each day: nothing in the API gives them by day for a range. They need
+nothing of each other, so several are in flight together.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from typing import Final
 
-from analytics_platform.core.concurrency import side_by_side
+from analytics_platform.core.concurrency import Send, side_by_side
 from analytics_platform.core.errors import ConfigurationError, NotFound, PermissionDenied, Where
 from analytics_platform.core.forecast import Alternative, Forecast, Outlook
 from analytics_platform.core.paging import Page
@@ -32,7 +32,7 @@ from analytics_platform.vendors.pirsch.client import (
 )
 from analytics_platform.vendors.pirsch.tables import BREAKDOWNS, DAILY_STATS, EVENTS, GOALS, HOURLY, PAGES
 
-__all__ = ["DAILY_STATS_STREAM", "REPORTS_STREAM", "STREAMS", "extract_daily_stats", "extract_reports"]
+__all__ = ["DAILY_STATS_STREAM", "REPORTS_STREAM", "STREAMS", "extract_daily_stats", "report_requests"]
 
 LOOKBACK_DAYS: Final = 3
 """Batched hits carry their own time and sessions move to the day they were last seen, so a day settles within three."""
@@ -69,8 +69,8 @@ def extract_daily_stats(client: PirschClient, extraction: Extraction) -> Iterato
         # An interrupted batch asks again only to learn the zone.
         if page.call not in extraction.done_calls:
             yield page
-    for query, method in asked:
-        series = method(query)
+    # Not beside the domain's: a series that landed without its zone would never be asked for again.
+    for series in side_by_side([partial(method, query) for query, method in asked], client=client):
         yield replace(series, context={**series.context, **zone})
 
 
@@ -78,18 +78,6 @@ def _told_zone(domains: Sequence[Domain], extraction: Extraction) -> dict[str, s
     """`domain_timezone` for a page's context; empty where the API's edition does not tell it."""
     told = {domain.domain_id: domain.timezone for domain in domains}.get(_domain_id(extraction))
     return {"domain_timezone": told} if told else {}
-
-
-def extract_reports(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
-    """The lists of one local day, several requests side by side, pages in a fixed order.
-
-    When a request fails, none is started after it; pages already paid for are yielded before the failure is raised.
-
-    Raises:
-        ConfigurationError: the site has no domain_id.
-        VendorError: see `PirschClient`.
-    """
-    yield from side_by_side(_report_requests(client, extraction), client=client)
 
 
 _LISTS: Final[tuple[tuple[str, BreakdownMethod], ...]] = (
@@ -117,8 +105,13 @@ _LISTS: Final[tuple[tuple[str, BreakdownMethod], ...]] = (
 _OPTIONAL: Final = frozenset({"breakdown/os_version"})
 
 
-def _report_requests(client: PirschClient, extraction: Extraction) -> Iterator[Callable[[], Page | None]]:
-    """The requests of one day that have not landed yet, in a fixed order."""
+def report_requests(client: PirschClient, extraction: Extraction) -> Iterator[Send]:
+    """The lists of one local day that have not landed yet, in a fixed order.
+
+    Raises:
+        ConfigurationError: the site has no domain_id.
+        VendorError: when a request is sent, see `PirschClient`.
+    """
     day = extraction.first_day
     plain = StatisticsFilter(domain_id=_domain_id(extraction), first_day=day, last_day=day)
     timed = replace(plain, include_average_time_on_page=True)
@@ -194,7 +187,7 @@ REPORTS_STREAM: Final = Stream(
     name="reports",
     tables=(HOURLY, PAGES, BREAKDOWNS, EVENTS, GOALS),
     span="day",
-    extract=extract_reports,
+    requests=report_requests,
     forecast=forecast_reports,
     cheaper=_series_alone,
     lookback_days=LOOKBACK_DAYS,

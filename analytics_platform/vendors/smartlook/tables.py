@@ -508,6 +508,7 @@ EVENTS = TableSpec(
     key=("event_id",),
     records=("events",),
     calls=("visitor_events",),
+    is_counted=True,
     context=("sample_rate",),
     day=f"CAST({_EVENT_STARTED} AS DATE)",
     anchor="started_at",

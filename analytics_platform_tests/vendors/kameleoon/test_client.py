@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from analytics_platform.core.concurrency import side_by_side
 from analytics_platform.core.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -28,6 +29,7 @@ from analytics_platform.core.errors import (
 )
 from analytics_platform.core.http import HttpLimits
 from analytics_platform.core.lake import Lake, LakeViews
+from analytics_platform.core.paging import Page
 from analytics_platform.core.streams import Extraction, LakeReader
 from analytics_platform.core.tables import TableSpec
 from analytics_platform.sandbox import faults
@@ -38,10 +40,10 @@ from analytics_platform.vendors.kameleoon.client import KameleoonClient, quota_w
 from analytics_platform.vendors.kameleoon.streams import (
     STREAMS,
     VISITS_STREAM,
-    extract_product_counters,
-    extract_visits,
+    counter_requests,
     is_sampled,
     panel,
+    visit_requests,
 )
 from analytics_platform.vendors.smartlook.tables import TABLES as SMARTLOOK_TABLES
 
@@ -364,27 +366,33 @@ def test_products_a_call_have_bounds(client: KameleoonClient, sandbox: Sandbox, 
         client.product_counters(site_code=site_code(sandbox), eans=[str(n) for n in range(count)], day=FIRST)
 
 
+def counters(client: KameleoonClient, extraction: Extraction) -> list[Page]:
+    return list(side_by_side(counter_requests(client, extraction)))
+
+
+def visits(client: KameleoonClient, extraction: Extraction) -> Iterator[Page]:
+    return side_by_side(visit_requests(client, extraction))
+
+
 def test_no_products_no_request(client: KameleoonClient, sandbox: Sandbox) -> None:
-    assert list(extract_product_counters(client, extraction(sandbox))) == []
-    assert list(extract_product_counters(client, extraction(sandbox, eans=" , "))) == []
+    assert list(counters(client, extraction(sandbox))) == []
+    assert list(counters(client, extraction(sandbox, eans=" , "))) == []
     assert len(sandbox.requests) == 0
 
 
 def test_many_products_are_asked_in_pieces_and_resume(client: KameleoonClient, sandbox: Sandbox) -> None:
     eans = ",".join(f"{n:013}" for n in range(600)) + ",0000000000000"
-    pages = list(extract_product_counters(client, extraction(sandbox, eans=eans)))
+    pages = list(counters(client, extraction(sandbox, eans=eans)))
     # 600 codes of 25 bytes as they are encoded, brackets and quotes included.
     assert [page.records for page in pages] == [240, 240, 120]
     assert max(len(record.query) for record in sandbox.requests.records(path=COUNTERS)) < 6200
-    (rest,) = extract_product_counters(
-        client, extraction(sandbox, eans=eans, done=frozenset(p.call for p in pages[1:]))
-    )
+    (rest,) = counters(client, extraction(sandbox, eans=eans, done=frozenset(p.call for p in pages[1:])))
     assert rest.call == pages[0].call
 
 
 def test_a_yaml_list_of_products_is_explained(client: KameleoonClient, sandbox: Sandbox) -> None:
     with pytest.raises(ConfigurationError, match="eans"):
-        list(extract_product_counters(client, extraction(sandbox, eans="['a', 'b']")))
+        list(counters(client, extraction(sandbox, eans="['a', 'b']")))
 
 
 # --------------------------------------------------------------------------------------------------------------- panel
@@ -393,7 +401,7 @@ def test_a_yaml_list_of_products_is_explained(client: KameleoonClient, sandbox: 
 def test_one_request_a_code_in_the_order_of_the_codes(client: KameleoonClient, sandbox: Sandbox) -> None:
     wanted = codes(sandbox, 30)
     lake = Codes([*reversed(wanted), wanted[0], None, "", "two words", "tab\there", "x" * 256])
-    pages = list(extract_visits(client, extraction(sandbox, lake)))
+    pages = list(visits(client, extraction(sandbox, lake)))
     assert [page.context["visitor_code"] for page in pages] == wanted
     assert sandbox.requests.count(vendor="kameleoon", path=VISITOR) == 30
     assert lake.asked == [["shop", FIRST, FIRST + timedelta(days=2)] * 2]
@@ -402,7 +410,7 @@ def test_one_request_a_code_in_the_order_of_the_codes(client: KameleoonClient, s
 def test_landed_codes_are_not_asked_again(client: KameleoonClient, sandbox: Sandbox) -> None:
     wanted = codes(sandbox, 10)
     done = frozenset(visitor_call(code) for code in wanted[:9])
-    (rest,) = extract_visits(client, extraction(sandbox, Codes(wanted), done=done))
+    (rest,) = visits(client, extraction(sandbox, Codes(wanted), done=done))
     assert rest.context["visitor_code"] == wanted[9]
 
 
@@ -428,7 +436,7 @@ def test_pages_paid_for_are_yielded_before_the_quota_stops(sandbox: Sandbox) -> 
     stopped: PlatformError | None = None
     with connected(sandbox, anonymous=True, meter=Allowance(11)) as client:
         try:
-            for page in extract_visits(client, extraction(sandbox, Codes(codes(sandbox, 30)))):
+            for page in visits(client, extraction(sandbox, Codes(codes(sandbox, 30)))):
                 landed.append(page.call)
         except QuotaExhausted as error:
             stopped = error
@@ -437,7 +445,7 @@ def test_pages_paid_for_are_yielded_before_the_quota_stops(sandbox: Sandbox) -> 
 
 
 def test_the_current_visit_is_opted_into(client: KameleoonClient, sandbox: Sandbox) -> None:
-    list(extract_visits(client, extraction(sandbox, Codes(["x"]), current_visit="True")))
+    list(visits(client, extraction(sandbox, Codes(["x"]), current_visit="True")))
     (record,) = sandbox.requests.records(vendor="kameleoon", path=VISITOR)
     assert "currentVisit=true" in record.query
 
@@ -464,7 +472,7 @@ def test_a_sample_that_is_no_share_is_explained(sandbox: Sandbox, sample: str) -
 
 def test_a_site_without_a_code_is_told_so(client: KameleoonClient, sandbox: Sandbox) -> None:
     with pytest.raises(ConfigurationError, match="site_code"):
-        list(extract_visits(client, replace(extraction(sandbox), ids={})))
+        list(visits(client, replace(extraction(sandbox), ids={})))
 
 
 # ---------------------------------------------------------------------------------------------- the lake it depends on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def bare_visit(started_ms: int = STARTED_MS) -> dict[str, object]:
     return {"siteCode": "f17c21u1ag", "visitorCode": CODE, "timeStarted": started_ms, "timeLastEvent": started_ms + 1}
 
 
-def visitor_page(body: object, *, code: str = CODE, records: int = 1) -> Page:
+def visitor_page(body: Mapping[str, Any], *, code: str = CODE) -> Page:
+    """An answer, its visits counted as the client counts them."""
     return Page(
         call=f"visitor/{code}",
         call_kind="visitor",
@@ -102,7 +104,7 @@ def visitor_page(body: object, *, code: str = CODE, records: int = 1) -> Page:
         endpoint="GET /visit/visitor",
         received_at=datetime(2026, 10, 8, 12, 0, tzinfo=UTC),
         context={"visitor_code": code},
-        records=records,
+        records=len(body.get("previousVisits") or []) + (1 if body.get("currentVisit") else 0),
         attempts=1,
     )
 
@@ -189,7 +191,7 @@ def test_current_and_previous_visits_are_both_rows(decode: Decoder) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"previousVisits": None}, {"previousVisits": []}, {"currentVisit": None}])
-def test_an_unknown_visitor_has_no_rows(decode: Decoder, body: object) -> None:
+def test_an_unknown_visitor_has_no_rows(decode: Decoder, body: dict[str, Any]) -> None:
     assert decode(VISITS, visitor_page(body)) == []
 
 
@@ -214,8 +216,10 @@ def test_seconds_where_milliseconds_are_due_stop_the_decode(decode: Decoder) -> 
 
 
 def test_a_full_answer_may_lack_older_visits(decode: Decoder) -> None:
-    (row,) = decode(VISITS, visitor_page({"previousVisits": [bare_visit()]}, records=MAX_PREVIOUS_VISITS))
-    assert row["possibly_truncated"] is True
+    full = [bare_visit(STARTED_MS + number) for number in range(MAX_PREVIOUS_VISITS)]
+    for visits, lacks in ((full, True), (full[1:], False)):
+        rows = decode(VISITS, visitor_page({"previousVisits": visits}))
+        assert [row["possibly_truncated"] for row in rows] == [lacks] * len(visits)
 
 
 def test_unknown_fields_are_kept(decode: Decoder) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from analytics_platform.core.concurrency import side_by_side
 from analytics_platform.core.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -33,7 +34,7 @@ from analytics_platform.sandbox import faults
 from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import World, generate
 from analytics_platform.vendors.pirsch.client import PirschClient, StatisticsFilter, call_name
-from analytics_platform.vendors.pirsch.streams import STREAMS, extract_daily_stats, extract_reports
+from analytics_platform.vendors.pirsch.streams import STREAMS, extract_daily_stats, report_requests
 from analytics_platform.vendors.pirsch.tables import DIMENSIONS
 
 FIRST = date(2026, 10, 5)
@@ -344,9 +345,14 @@ def test_a_long_range_is_asked_in_pieces_the_row_limit_cannot_cut(client: Pirsch
     ]
 
 
+def reports(client: PirschClient, extraction: Extraction) -> Iterator[Page]:
+    """The pages of one day alone."""
+    return side_by_side(report_requests(client, extraction), client=client)
+
+
 def test_reports_ask_each_list_of_the_day_once_in_a_fixed_order(client: PirschClient, sandbox: Sandbox) -> None:
-    first = [page.call for page in extract_reports(client, extraction(sandbox))]
-    again = [page.call for page in extract_reports(client, extraction(sandbox))]
+    first = [page.call for page in reports(client, extraction(sandbox))]
+    again = [page.call for page in reports(client, extraction(sandbox))]
     assert first == again
     assert len(set(first)) == 21
     assert {call.split("/")[1] for call in first if call.startswith("breakdown/")} == set(DIMENSIONS)
@@ -355,10 +361,10 @@ def test_reports_ask_each_list_of_the_day_once_in_a_fixed_order(client: PirschCl
 
 
 def test_landed_calls_are_not_asked_again(client: PirschClient, sandbox: Sandbox) -> None:
-    pages = list(extract_reports(client, extraction(sandbox)))
+    pages = list(reports(client, extraction(sandbox)))
     sandbox.requests.clear()
     done = frozenset(page.call for page in pages if page.call != "hours/2026-10-05")
-    (rest,) = extract_reports(client, extraction(sandbox, done=done))
+    (rest,) = reports(client, extraction(sandbox, done=done))
     assert (rest.call, sandbox.requests.count(vendor="pirsch", path=STATISTICS)) == ("hours/2026-10-05", 1)
     assert list(extract_daily_stats(client, extraction(sandbox, done=frozenset(
         {"visitor/2026-10-05", "duration/session/2026-10-05"})))) == []  # fmt: skip
@@ -369,7 +375,7 @@ def test_an_installation_without_os_versions_is_no_failure(
 ) -> None:
     sandbox.faults.add("pirsch", "/os/version", fault=faults.status(404, body=b"{}"))
     with caplog.at_level(logging.INFO, logger="analytics_platform"):
-        calls = [page.call for page in extract_reports(client, extraction(sandbox))]
+        calls = [page.call for page in reports(client, extraction(sandbox))]
     assert len(calls) == 20
     assert "breakdown/os_version/2026-10-05" not in calls
     assert "os/version" in caplog.text
@@ -378,7 +384,7 @@ def test_an_installation_without_os_versions_is_no_failure(
 def test_a_missing_compulsory_list_is_a_failure(client: PirschClient, sandbox: Sandbox) -> None:
     sandbox.faults.add("pirsch", "/page/entry", fault=faults.status(404, body=b"{}"))
     with pytest.raises(NotFound):
-        list(extract_reports(client, extraction(sandbox)))
+        list(reports(client, extraction(sandbox)))
 
 
 class Allowance:
@@ -411,21 +417,21 @@ def until_error(pages: Iterator[Page]) -> tuple[list[str], Exception | None]:
 
 def test_pages_paid_for_are_yielded_before_the_quota_stops_the_day(sandbox: Sandbox) -> None:
     with connected(sandbox, meter=Allowance(13)) as client:
-        landed, error = until_error(extract_reports(client, extraction(sandbox)))
+        landed, error = until_error(reports(client, extraction(sandbox)))
     assert isinstance(error, QuotaExhausted)
     assert sandbox.requests.count(vendor="pirsch", path=STATISTICS) == len(landed) == 12
 
 
 def test_a_failure_starts_no_further_request(client: PirschClient, sandbox: Sandbox) -> None:
     sandbox.faults.add("pirsch", "/statistics/page?", fault=faults.status(503))
-    landed, error = until_error(extract_reports(client, extraction(sandbox)))
+    landed, error = until_error(reports(client, extraction(sandbox)))
     assert isinstance(error, VendorUnavailable)
     assert sandbox.requests.count(vendor="pirsch", path=STATISTICS) <= 8
     assert len(landed) == sandbox.requests.count(vendor="pirsch", path=STATISTICS, status=200)
 
 
 def test_a_consumer_that_stops_leaves_nothing_running(client: PirschClient, sandbox: Sandbox) -> None:
-    pages = extract_reports(client, extraction(sandbox))
+    pages = reports(client, extraction(sandbox))
     next(pages)
     pages.close()  # type: ignore[attr-defined]
     assert sandbox.requests.count(vendor="pirsch", path=STATISTICS) <= 8
@@ -434,7 +440,7 @@ def test_a_consumer_that_stops_leaves_nothing_running(client: PirschClient, sand
 
 def test_a_site_without_a_domain_is_told_so(client: PirschClient, sandbox: Sandbox) -> None:
     with pytest.raises(ConfigurationError, match="domain_id"):
-        list(extract_reports(client, extraction(sandbox, other="x")))
+        list(reports(client, extraction(sandbox, other="x")))
 
 
 def test_streams_name_their_tables() -> None:

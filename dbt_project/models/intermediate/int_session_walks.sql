@@ -5,23 +5,22 @@
 with sessions as (
 
     select
-        enriched.session_key,
-        enriched.vendor,
-        enriched.site_key,
-        coalesce(enriched.vendor_visitor_id, enriched.vendor_session_id) as visitor,
-        enriched.started_at_utc,
-        coalesce(
-            unioned.last_page_at_utc,
-            enriched.ended_at_utc,
-            enriched.started_at_utc + to_microseconds(cast(coalesce(enriched.duration_seconds, 0) * 1e6 as bigint))
-        ) as last_known_at_utc,
-        coalesce(enriched.page_count, 0) as page_count,
-        enriched.country_code,
-        flags.is_suspected_bot,
-        unioned.page_urls[1:coalesce(enriched.page_count, 0)] as page_urls
-    from {{ ref('int_sessions_enriched') }} as enriched
-    inner join {{ ref('int_sessions_bot_flagged') }} as flags on enriched.session_key = flags.session_key
-    inner join {{ ref('int_sessions_unioned') }} as unioned on enriched.session_key = unioned.session_key
+        session_key,
+        vendor,
+        site_key,
+        coalesce(vendor_visitor_id, vendor_session_id) as visitor,
+        session_date_local,
+        started_at_utc,
+        least(
+            coalesce(
+                last_page_at_utc,
+                ended_at_utc,
+                started_at_utc + to_microseconds(cast(coalesce(duration_seconds, 0) * 1e6 as bigint))
+            ),
+            started_at_utc + interval {{ var('common_session_cap_hours') }} hour
+        ) as last_known_at_utc
+    from {{ ref('int_sessions_unioned') }}
+    where {{ in_window('session_date_local', 3, 1) }}
 
 ),
 
@@ -56,13 +55,29 @@ with_island as (
 
 with_stretch as (
 
-    select
-        *,
-        floor(
-            epoch(started_at_utc - min(started_at_utc) over (partition by vendor, site_key, visitor, island))
-            / ({{ var('common_session_cap_hours') }} * 3600)
-        ) as stretch
+    select *, {{ common_stretch(['vendor', 'site_key', 'visitor', 'island']) }} as stretch
     from with_island
+
+),
+
+told as (
+
+    select
+        with_stretch.vendor,
+        with_stretch.site_key,
+        with_stretch.visitor,
+        with_stretch.island,
+        with_stretch.stretch,
+        enriched.session_key,
+        enriched.started_at_utc,
+        enriched.country_code,
+        coalesce(enriched.page_count, 0) as page_count,
+        flags.is_suspected_bot,
+        unioned.page_urls[1:coalesce(enriched.page_count, 0)] as page_urls
+    from {{ ref('int_sessions_enriched') }} as enriched
+    inner join with_stretch on enriched.session_key = with_stretch.session_key
+    inner join {{ ref('int_sessions_bot_flagged') }} as flags on enriched.session_key = flags.session_key
+    inner join {{ ref('int_sessions_unioned') }} as unioned on enriched.session_key = unioned.session_key
 
 ),
 
@@ -86,7 +101,7 @@ walks as (
         bool_or(is_suspected_bot) as is_suspected_bot,
         sum(page_count) as page_count,
         flatten(list(page_urls order by started_at_utc, session_key)) as page_urls
-    from with_stretch
+    from told
     group by vendor, site_key, visitor, island, stretch
 
 ),

@@ -2,21 +2,30 @@
 
 with sessions as (
 
-    select
-        *,
-        coalesce(vendor_visitor_id, vendor_session_id) as walker,
-        coalesce(ended_at_utc, started_at_utc + to_microseconds(cast(coalesce(duration_seconds, 0) * 1e6 as bigint))) as known_end_utc
+    select *
     from {{ ref('int_sessions_unioned') }}
     where {{ in_window('session_date_local', 1) }}
 
 ),
 
--- Common sessions: one visitor's sessions at most 30 minutes apart are one, cut every 24 hours. Worked out on the few columns it takes,
--- since sorting whole rows, lists of pages included, is what would not fit in memory.
+-- Common sessions: one visitor's sessions at most 30 minutes apart are one, cut after 24 hours (macro common_stretch). Worked out on the
+-- few columns it takes, since sorting whole rows, lists of pages included, is what would not fit in memory.
 walked as (
 
-    select session_key, vendor, site_key, walker, started_at_utc, vendor_session_id, known_end_utc
-    from sessions
+    select
+        session_key,
+        vendor,
+        site_key,
+        coalesce(vendor_visitor_id, vendor_session_id) as walker,
+        session_date_local,
+        started_at_utc,
+        vendor_session_id,
+        least(
+            coalesce(ended_at_utc, started_at_utc + to_microseconds(cast(coalesce(duration_seconds, 0) * 1e6 as bigint))),
+            started_at_utc + interval {{ var('common_session_cap_hours') }} hour
+        ) as known_end_utc
+    from {{ ref('int_sessions_unioned') }}
+    where {{ in_window('session_date_local', 3, 1) }}
 
 ),
 
@@ -51,12 +60,7 @@ with_island as (
 
 with_stretch as (
 
-    select
-        *,
-        floor(
-            epoch(started_at_utc - min(started_at_utc) over (partition by vendor, site_key, walker, island))
-            / ({{ var('common_session_cap_hours') }} * 3600)
-        ) as stretch
+    select *, {{ common_stretch(['vendor', 'site_key', 'walker', 'island']) }} as stretch
     from with_island
 
 ),

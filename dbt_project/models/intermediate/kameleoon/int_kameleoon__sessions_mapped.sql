@@ -1,7 +1,7 @@
 with visits as (
 
     select * from {{ ref('stg_kameleoon__visits') }}
-    where {{ in_window('partition_date', 2) }}
+    where {{ in_window('partition_date', 4, 2) }}
 
 ),
 

@@ -1,7 +1,7 @@
 with sessions as (
 
     select * from {{ ref('stg_smartlook__sessions') }}
-    where {{ in_window('partition_date', 2) }}
+    where {{ in_window('partition_date', 4, 2) }}
 
 ),
 
