@@ -275,8 +275,8 @@ def _lose_a_page(home: Path, day: date, site: str, monkeypatch: pytest.MonkeyPat
     """Decode the day again with a decoder that drops one row; the step's own checks see to the rest."""
     decode_rows = lake_module._decode_rows
 
-    def losing(engine: duckdb.DuckDBPyConnection, spec: TableSpec, of_site: str) -> None:
-        decode_rows(engine, spec, of_site)
+    def losing(engine: duckdb.DuckDBPyConnection, spec: TableSpec, *others: Any) -> None:
+        decode_rows(engine, spec, *others)
         if spec.qualified_name == "inspectlet/session_pages":
             first = "SELECT min((sid, page_index)) FROM decoded WHERE _day = ?"
             engine.execute(f"DELETE FROM decoded WHERE (sid, page_index) = ({first})", [day])
