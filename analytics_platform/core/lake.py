@@ -38,9 +38,10 @@ from filelock import FileLock
 from analytics_platform.core.durable import make_directories, replace_file, storage_errors
 from analytics_platform.core.errors import LandingCorrupt, SchemaMismatch, StorageError, Where
 from analytics_platform.core.failpoints import passing
-from analytics_platform.core.identity import PersonKey
+from analytics_platform.core.identity import PersonKey, without_references
 from analytics_platform.core.lake_stream import SEGMENT_BYTES, Following, TypedStream, stream_pages
-from analytics_platform.core.landing import Batch, LandedPage
+from analytics_platform.core.landing import Batch, LandedList, LandedPage
+from analytics_platform.core.strict_json import split_list
 from analytics_platform.core.tables import Column, KindOf, TableSpec, normalised_key
 from analytics_platform.core.tombstones import ClearKeys, Tombstones
 
@@ -205,8 +206,13 @@ class Lake:
                 stack.callback(engine.close)
                 if self._person_key is not None:
                     self._person_key.install(engine, site=site)
-                tables.append(StreamedTable(self, spec, site, scratch / spec.name, engine))
+                tables.append(StreamedTable(self, spec, site, scratch / spec.name, engine, self._typing(site)))
             return tables, stack.pop_all()
+
+    def _typing(self, site: str) -> Callable[[str], str]:
+        """What is left of a typing query at a site: without references where they would all be NULL."""
+        is_agreed = self._person_key is not None and self._person_key.is_for(site)
+        return (lambda sql: sql) if is_agreed else without_references
 
     def take_in(
         self, temporary: Path, spec: TableSpec, site: str, day: date, generation: tuple[int, int, int] | None
@@ -272,7 +278,7 @@ class Lake:
                 if self._person_key is not None:
                     self._person_key.install(engine, site=site)
                 stage.load(engine)
-                _decode_rows(engine, spec, site)
+                _decode_rows(engine, spec, site, self._typing(site))
                 duplicates = _duplicates_by_day(engine, spec)
                 extra_fields = _extra_fields(engine) if stage.has_unknown_fields else ()
                 passing("lake.decoded")
@@ -668,7 +674,8 @@ class _Stage:
         for page, landed in batch.pages(self._spec.calls):
             body = landed if self._strip is None else self._strip(page, landed)
             if body is not None:
-                records = _raw_records(body, self._spec.records, union=self._spec.union_records)
+                listed = _listed_for(self._spec, page) if body is landed else None
+                records = _raw_records(body, self._spec.records, union=self._spec.union_records, listed=listed)
                 self.add_records(page, records, days, is_whole=body is landed)
 
     def add_records(
@@ -692,11 +699,15 @@ class _Stage:
         number = len(self._pages)
         if records:
             opening = b'{"p":%d,"r":' % number
-            staged = b"".join((opening, (b"}\n" + opening).join(records), b"}\n"))
-            self._records.write(staged)
-            self.size += len(staged)
-            self._longest = max(self._longest, *(len(memoryview(record)) for record in records))
-            self._look_for_unknown_fields(records)
+            staged = (b"}\n" + opening).join(records)
+            self._records.writelines((opening, staged, b"}\n"))
+            self.size += len(opening) + len(staged) + 2
+            self._longest = max(self._longest, *map(_bytes_of, records))
+            listed = _listed_for(self._spec, page) if is_whole else None
+            if listed is not None and listed.fields is not None:
+                self._may_have_unknown_fields |= not self._spec.wire.keys() >= set(listed.fields)
+            else:
+                self._look_for_unknown_fields(records)
         self._pages.append(self._page_row(number, page, days))
 
     def _look_for_unknown_fields(self, records: Sequence[Any]) -> None:
@@ -779,6 +790,11 @@ class _Stage:
         return _read_ndjson(path, columns, longest_bytes=2 * self._longest + 1024)
 
 
+def _bytes_of(record: Any) -> int:
+    """Length of anything with bytes."""
+    return memoryview(record).nbytes
+
+
 @lru_cache(maxsize=128)
 def _known_fields(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     """Refuses a list of records one of which has a field of another name (or is no object)."""
@@ -794,10 +810,17 @@ class StreamedTable:
 
     Args:
         engine: this table's own.
+        typing: what is left of a typing query.
     """
 
     def __init__(
-        self, lake: Lake, spec: TableSpec, site: str, scratch: Path, engine: duckdb.DuckDBPyConnection
+        self,
+        lake: Lake,
+        spec: TableSpec,
+        site: str,
+        scratch: Path,
+        engine: duckdb.DuckDBPyConnection,
+        typing: Callable[[str], str],
     ) -> None:
         self.spec = spec
         self._lake = lake
@@ -808,15 +831,24 @@ class StreamedTable:
         self._days: dict[date, _DayFile] = {}
         self._schema: Any = None
         self._extra_fields: set[str] = set()
+        self._query = typing(_typed_rows(spec))
+        self._typed: duckdb.DuckDBPyRelation | None = None
 
     @property
     def staged_bytes(self) -> int:
         """Raw bytes that wait to be typed."""
         return 0 if self._stage is None else self._stage.size
 
-    def split(self, body: bytes) -> Sequence[Any]:
-        """A page's raw records."""
-        return _raw_records(body, self.spec.records, union=self.spec.union_records)
+    def split(self, page: LandedPage, body: bytes, *, known: Sequence[Any] | None, is_whole: bool) -> Sequence[Any]:
+        """A page's raw records.
+
+        Args:
+            known: those of the page's own list, where somebody has split it.
+        """
+        listed = _listed_for(self.spec, page) if is_whole else None
+        if listed is not None and known is not None:
+            return known
+        return _raw_records(body, self.spec.records, union=self.spec.union_records, listed=listed)
 
     def add(self, page: LandedPage, records: Sequence[Any], days: Sequence[date], *, is_whole: bool) -> None:
         """Stage a page's records."""
@@ -836,8 +868,11 @@ class StreamedTable:
             return
         with closing(stage), _readable_errors(self._engine, stage, self.spec, self._site):
             stage.load(self._engine)
+            if self._typed is None:
+                # Kept: reading the query's text costs as much as planning it.
+                self._typed = self._engine.sql(self._query, params=[self._site])
             # The segments' rows keep their order, so that the same pages are the same bytes.
-            rows = self._engine.sql(_typed_rows(self.spec), params=[self._site]).to_arrow_table()
+            rows = self._typed.to_arrow_table()
         if stage.has_unknown_fields:
             self._engine.register("typed", rows)
             self._extra_fields |= set(_extra_fields(self._engine, "typed"))
@@ -884,6 +919,7 @@ class StreamedTable:
 
     def close(self) -> None:
         """Close every file."""
+        self._typed = None
         if self._stage is not None:
             self._stage.close()
         for file in self._days.values():
@@ -959,8 +995,23 @@ def split_records(body: bytes, paths: Sequence[str], *, union: bool = False) -> 
     return [bytes(record) for record in _raw_records(body, paths, union=union)]
 
 
-def _raw_records(body: bytes, paths: Sequence[str], *, union: bool) -> list[Any]:
-    """As `split_records`, as whatever has the bytes: copies cost a third of the split."""
+def _listed_for(spec: TableSpec, page: LandedPage) -> LandedList | None:
+    """The page's list as it was found when the page was proved, where it is the one the table reads."""
+    listed = page.listed
+    if listed is None or spec.union_records or spec.records[0] != listed.at:
+        return None
+    # A member's own name may look like a path.
+    return None if "." in listed.at or listed.at.endswith("{}") else listed
+
+
+def _raw_records(body: bytes, paths: Sequence[str], *, union: bool, listed: LandedList | None = None) -> list[Any]:
+    """As `split_records`, as whatever has the bytes: copies cost a third of the split.
+
+    Args:
+        listed: the list to split, where it is known to be the one.
+    """
+    if listed is not None:
+        return split_list(body, listed.start, listed.end)
     # Strict JSON (checked when the page was received) has raw newlines only between tokens, so this cannot touch a
     # string.
     flat = body.replace(b"\n", b" ").replace(b"\r", b" ")
@@ -1026,12 +1077,13 @@ def _typed(spec: TableSpec, name: str) -> str:
     return f"CAST({column.expr or 'r.' + _quote(column.name)} AS {column.type})"
 
 
-def _decode_rows(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str) -> None:
+def _decode_rows(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str, typing: Callable[[str], str]) -> None:
     """Fill tables `candidates` (all rows) and `decoded` (one row a natural key)."""
     own = ",\n  ".join(f"{_typed(spec, column.name)} AS {_quote(column.name)}" for column in spec.columns)
     engine.execute(
-        f"CREATE TABLE candidates AS SELECT\n  {own},\n  ? AS _site, {spec.day} AS _day, landed_at AS _landed_at, "
-        f"run_id AS _run_id, x AS _extra, p AS _page\nFROM ({_source(spec)}) WHERE {_predicate(spec)}",
+        f"CREATE TABLE candidates AS SELECT\n  {typing(own)},\n  ? AS _site, {spec.day} AS _day, "
+        "landed_at AS _landed_at, run_id AS _run_id, x AS _extra, p AS _page\n"
+        f"FROM ({_source(spec)}) WHERE {_predicate(spec)}",
         [site],
     )
     key = ", ".join(_quote(name) for name in spec.key)
