@@ -72,8 +72,8 @@ def scan(body: bytes, *, max_depth: int) -> Scanned | None:
     import numpy as np
 
     keep_freed_memory()
-    # Padded so that the bytes before a name always exist.
-    text = _PADDING + body
+    # Padded so that the bytes before a name, and the one behind it, always exist.
+    text = _PADDING + body + _PADDING
     escapes: Any = None
     if b"\\" in body:
         escapes = np.flatnonzero(np.frombuffer(text, np.uint8) == _BACKSLASH)
@@ -88,12 +88,12 @@ def scan(body: bytes, *, max_depth: int) -> Scanned | None:
     starts = np.concatenate((np.zeros(1, np.int32), closers + 1))
     ends = np.concatenate((openers, np.array([len(text)], np.int32)))
     lengths = ends - starts
-    is_name = bytes_[np.minimum(closers + 1, len(text) - 1)] == _COLON
+    is_name = bytes_[closers + 1] == _COLON
     # A single byte between two strings is a colon or a comma: only longer gaps hold brackets and numbers.
     long: Any = np.flatnonzero(lengths > 1)
     positions = _ranges(np, starts[long], lengths[long])
     between = bytes_[positions]
-    colons_alone = int(np.count_nonzero(is_name[lengths[1:] == 1]))
+    colons_alone = int(np.count_nonzero(is_name & (lengths[1:] == 1)))
     if colons_alone + int(np.count_nonzero(between == _COLON)) != int(np.count_nonzero(is_name)):
         return None  # white space before a colon: some name was not seen
     if not _numbers_are_plain(np, between):
@@ -118,8 +118,11 @@ def _numbers_are_plain(np: Any, between: NDArray[np.uint8]) -> bool:
     if bool(np.any(is_exponent[1:] & is_digit[:-1])):
         return False
     others = np.flatnonzero(~is_digit)
-    longest = int(np.diff(others, prepend=-1, append=len(between)).max(initial=0)) - 1
-    return longest <= _LONGEST_EXACT_DIGITS
+    if not len(others):
+        return False
+    first, last = int(others[0]), len(between) - 1 - int(others[-1])
+    longest = int((others[1:] - others[:-1]).max(initial=0)) - 1
+    return max(first, last, longest) <= _LONGEST_EXACT_DIGITS
 
 
 def _escaped_names(

@@ -24,6 +24,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -833,6 +834,8 @@ class StreamedTable:
         self._extra_fields: set[str] = set()
         self._query = typing(_typed_rows(spec))
         self._typed: duckdb.DuckDBPyRelation | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writing rows")
+        self._writing: Future[None] | None = None
 
     @property
     def staged_bytes(self) -> int:
@@ -879,15 +882,27 @@ class StreamedTable:
             self._engine.unregister("typed")
         stage.remove()
         self._schema = rows.schema
+        # Beside what is typed next; one segment at a time, so that memory is bounded.
+        self._settle()
+        self._writing = self._writer.submit(self._append, rows)
+
+    def _append(self, rows: Any) -> None:
         for day, part in _by_day(rows):
             if day not in self._days:
                 self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, rows.schema)
             self._days[day].append(part)
 
+    def _settle(self) -> None:
+        """Wait for the segment that is being written, and raise what its writing met."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
     def publish(self, days: Sequence[date], generation: tuple[int, int, int] | None) -> list[DecodedPartition] | None:
         """Give every day its finished file by one rename each; None, and nothing changes, if a key came twice."""
         if self._schema is None:
             return None
+        self._settle()
         for day in days:
             if day not in self._days:
                 self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, self._schema)
@@ -919,6 +934,7 @@ class StreamedTable:
 
     def close(self) -> None:
         """Close every file."""
+        self._writer.shutdown()
         self._typed = None
         if self._stage is not None:
             self._stage.close()

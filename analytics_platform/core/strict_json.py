@@ -20,10 +20,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, NoReturn
 
 import msgspec
-import msgspec.structs
 
 from analytics_platform.core.errors import MalformedResponse
 from analytics_platform.core.json_scan import Scanned, scan
@@ -156,26 +156,27 @@ def split_list(body: bytes, start: int, end: int) -> list[msgspec.Raw]:
     return _RAW_RECORDS.decode(memoryview(body)[start:end])
 
 
-def picked(body: bytes, name: str, fields: Sequence[str]) -> list[tuple[Any, ...]] | None:
-    """Of each record of a checked body's list only these fields, in this order; what is absent is None.
+def picked(body: bytes, name: str, fields: Sequence[str]) -> tuple[list[Any], ...] | None:
+    """Of each record of a checked body's list only these fields, by field in this order; what is absent is None.
 
     Cheap, because nothing else is built. None where the body is not an object with a list of objects: then `parse`
     says what it is.
     """
     try:
-        body_of, values_of = _picker(name, tuple(fields))
-        return list(map(values_of, body_of.decode(body).records))
+        decoder, getters = _picker(name, tuple(fields))
+        records = decoder.decode(body).records
+        return tuple(list(map(getter, records)) for getter in getters)
     except msgspec.ValidationError:
         return None
 
 
 @functools.lru_cache(maxsize=32)
-def _picker(name: str, fields: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], Callable[[Any], tuple[Any, ...]]]:
+def _picker(name: str, fields: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], list[Callable[[Any], Any]]]:
     numbered = [f"field_{number}" for number in range(len(fields))]
     names = dict(zip(numbered, fields, strict=True))
     record = msgspec.defstruct("Record", [(field, Any, None) for field in numbered], rename=names, gc=False)
     listing = msgspec.defstruct("Listing", [("records", list[record])], rename={"records": name})  # type: ignore[valid-type]
-    return msgspec.json.Decoder(listing), msgspec.structs.astuple
+    return msgspec.json.Decoder(listing), [attrgetter(name) for name in numbered]
 
 
 def _proved(body: bytes, max_depth: int, *, parse_all: bool = True) -> Scanned | None:
