@@ -64,6 +64,8 @@ ANCHOR_SITE: Final = "_anchor"
 ANCHOR_DAY: Final = date(1970, 1, 1)
 _READ_ATTEMPTS: Final = 3
 
+_SAMPLED_ROWS: Final = 4096
+
 _STREAM_MEMORY: Final = "256MB"
 """Of the engine that types one segment at a time; it never needs as much."""
 
@@ -889,7 +891,7 @@ class StreamedTable:
     def _append(self, rows: Any) -> None:
         for day, part in _by_day(rows):
             if day not in self._days:
-                self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, rows.schema)
+                self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, part)
             self._days[day].append(part)
 
     def _settle(self) -> None:
@@ -905,7 +907,7 @@ class StreamedTable:
         self._settle()
         for day in days:
             if day not in self._days:
-                self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, self._schema)
+                self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, self._schema.empty_table())
         for file in self._days.values():
             file.close()
         key = ", ".join(_quote(name) for name in self.spec.key)
@@ -944,9 +946,13 @@ class StreamedTable:
 
 
 class _DayFile:
-    """A day's Parquet file, growing by row groups."""
+    """A day's Parquet file, growing by row groups.
 
-    def __init__(self, path: Path, spec: TableSpec, schema: Any) -> None:
+    Args:
+        like: rows of the file's schema, of which the first ones say which columns repeat their values.
+    """
+
+    def __init__(self, path: Path, spec: TableSpec, like: Any) -> None:
         from pyarrow import parquet
 
         self.path = path
@@ -955,8 +961,7 @@ class _DayFile:
         self.newest: Any = None
         self._anchor = spec.anchor
         # A dictionary of values that are all different is built and thrown away.
-        repeated = [name for name in schema.names if name not in spec.key]
-        self._file = parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated)
+        self._file = parquet.ParquetWriter(path, like.schema, compression="zstd", use_dictionary=_repeating(like))
 
     def append(self, rows: Any) -> None:
         from pyarrow import compute
@@ -971,6 +976,21 @@ class _DayFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _repeating(rows: Any) -> list[str]:
+    """Parquet paths of the columns and lists whose first values repeat."""
+    from pyarrow import ExtensionType, compute, types
+
+    found = []
+    for name, column in zip(rows.schema.names, rows.slice(0, _SAMPLED_ROWS).columns, strict=True):
+        is_list = types.is_list(column.type)
+        values = compute.list_flatten(column) if is_list else column
+        if types.is_nested(values.type) or isinstance(values.type, ExtensionType):
+            continue
+        if len(values) >= 2 * compute.count_distinct(values).as_py():
+            found.append(f"{name}.list.element" if is_list else name)
+    return found
 
 
 def _by_day(rows: Any) -> Iterator[tuple[date, Any]]:
