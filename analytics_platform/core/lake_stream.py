@@ -27,8 +27,9 @@ from analytics_platform.core.landing import Batch, LandedPage
 from analytics_platform.core.tables import TableSpec
 
 if TYPE_CHECKING:
-    from analytics_platform.core.lake import DecodedPartition, Lake, StreamedTable
+    from analytics_platform.core.lake import Lake
     from analytics_platform.core.paging import Page
+    from analytics_platform.core.streamed_table import DecodedPartition, StreamedTable
 
 __all__ = ["FOLLOW_FROM_BYTES", "SEGMENT_BYTES", "Following", "TypedStream", "stream_pages"]
 

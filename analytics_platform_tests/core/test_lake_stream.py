@@ -12,12 +12,13 @@ import duckdb
 import pytest
 
 from analytics_platform.core import lake as lake_module
-from analytics_platform.core import lake_stream
+from analytics_platform.core import lake_stream, staging, streamed_table
 from analytics_platform.core.errors import LandingCorrupt, SchemaMismatch
 from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
 from analytics_platform.core.paging import Page
+from analytics_platform.core.raw_records import raw_records
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.tables import Column, TableSpec
 
@@ -199,7 +200,7 @@ def test_a_decoder_that_loses_the_first_record_of_a_batch_is_caught(
         monkeypatch.setattr(lake_stream, "SEGMENT_BYTES", 4_000)
         monkeypatch.setattr(lake_module, "SEGMENT_BYTES", 4_000)
         monkeypatch.setattr(lake_stream, "FOLLOW_FROM_BYTES", 2_000)
-    honest, seen = lake_module._raw_records, 0
+    honest, seen = raw_records, 0
 
     def lossy(*arguments: Any, **options: Any) -> list[Any]:
         nonlocal seen
@@ -207,7 +208,8 @@ def test_a_decoder_that_loses_the_first_record_of_a_batch_is_caught(
         found = honest(*arguments, **options)
         return found[1:] if seen == 1 or len(found) == 1 else found
 
-    monkeypatch.setattr(lake_module, "_raw_records", lossy)
+    for reader in (staging, streamed_table):
+        monkeypatch.setattr(reader, "raw_records", lossy)
     seen = 0
     rig.run(BODIES, tables=(VISITS,))
     seen = 0
