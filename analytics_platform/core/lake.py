@@ -172,14 +172,19 @@ class Lake:
         return self._tombstones.generation()
 
     def streamed(
-        self, specs: Sequence[TableSpec], site: str
+        self, specs: Sequence[TableSpec], site: str, *, is_beside_fetch: bool = False
     ) -> tuple[list[StreamedTable], AbstractContextManager[object]]:
-        """The tables of a decode that streams, and what is to be closed after it."""
+        """The tables of a decode that streams, and what is to be closed after it.
+
+        Args:
+            is_beside_fetch: the fetch takes a processor of its own: one thread keeps up with it, and two cost more.
+        """
+        threads: dict[str, str] = {"threads": "1"} if is_beside_fetch else {}
         with ExitStack() as stack:
             scratch = stack.enter_context(self._scratch())
             tables = []
             for spec in specs:
-                engine = connect(temp_directory=str(scratch), memory_limit=_STREAM_MEMORY)
+                engine = connect(temp_directory=str(scratch), memory_limit=_STREAM_MEMORY, **threads)
                 stack.callback(engine.close)
                 if self._person_key is not None:
                     self._person_key.install(engine, site=site)

@@ -176,7 +176,7 @@ class Following:
             self._early_bytes += line.size
             if self._early_bytes < FOLLOW_FROM_BYTES:
                 return
-            self._streamed, opened = self.lake.streamed(self.tables, self.site)
+            self._streamed, opened = self.lake.streamed(self.tables, self.site, is_beside_fetch=True)
             self._stream = TypedStream(self._streamed, opened)
             early, self._early = self._early, []
             for known in early:

@@ -38,6 +38,9 @@ _OWN_WORDS = re.compile(r"\berror\('((?:[^']|'')*)'\)")
 Strip = Callable[[LandedPage, bytes], bytes | None]
 
 
+_bytes_of: Callable[[Any], memoryview] = memoryview
+
+
 class Stage:
     """The decode's two input files: raw records with their page number, and the pages' contexts."""
 
@@ -96,7 +99,7 @@ class Stage:
             staged = (b"}\n" + opening).join(records)
             self._records.writelines((opening, staged, b"}\n"))
             self.size += len(opening) + len(staged) + 2
-            self._longest = max(self._longest, *map(_bytes_of, records))
+            self._longest = max(self._longest, max(map(len, map(_bytes_of, records))))
             listed = listed_for(self._spec, page) if is_whole else None
             if listed is not None and listed.fields is not None:
                 self._may_have_unknown_fields |= not self._spec.wire.keys() >= set(listed.fields)
@@ -182,11 +185,6 @@ class Stage:
     def _read(self, path: Path, columns: Mapping[str, str]) -> str:
         # A doubled line holds its record twice, and a page number.
         return read_ndjson(path, columns, longest_bytes=2 * self._longest + 1024)
-
-
-def _bytes_of(record: Any) -> int:
-    """Length of anything with bytes."""
-    return memoryview(record).nbytes
 
 
 @lru_cache(maxsize=128)
