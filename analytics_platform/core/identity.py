@@ -31,7 +31,7 @@ from analytics_platform.settings import IDENTITY_KEY_VARIABLE, Settings
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["GENERIC_VALUES", "PersonKey", "person_key", "person_ref_sql"]
+__all__ = ["GENERIC_VALUES", "PersonKey", "person_key", "person_ref_sql", "without_references"]
 
 _SHORTEST_KEY: Final = 32
 """Characters. Of random hex that is 128 bits; an e-mail could be tried out against a shorter, guessable key."""
@@ -40,6 +40,7 @@ _BLOCK_BYTES: Final = 64
 _SHORTEST_VALUE: Final = 3
 _BLANKS: Final = " \t\n\r\xa0"
 _SEPARATOR: Final = "\x1f"
+_MARK: Final = "/* reference to a person */"
 
 GENERIC_VALUES: Final = frozenset(
     {
@@ -93,6 +94,10 @@ class PersonKey:
         message = _SEPARATOR.join((kind, site, spelled)).encode()
         return f"{self.version}:{hmac.new(self._key, message, hashlib.sha256).hexdigest()}"
 
+    def is_for(self, site: str) -> bool:
+        """Whether the site agreed."""
+        return site in self.sites
+
     def install(self, engine: duckdb.DuckDBPyConnection, *, site: str) -> None:
         """Give a connection what `person_ref_sql` needs; nothing for a site that did not agree."""
         if site not in self.sites:
@@ -129,9 +134,18 @@ def person_ref_sql(value: str) -> str:
     inner = f"unhex(sha256(CAST(getvariable('person_inner') AS BLOB) || {message}))"
     digest = f"sha256(CAST(getvariable('person_outer') AS BLOB) || {inner})"
     return (
-        f"CASE WHEN getvariable('person_version') IS NULL OR {value} IS NULL OR {_generic_sql(text)} THEN NULL "
-        f"ELSE CAST(getvariable('person_version') AS VARCHAR) || ':' || {digest} END"
+        f"{_MARK}CASE WHEN getvariable('person_version') IS NULL OR {value} IS NULL OR {_generic_sql(text)} THEN NULL "
+        f"ELSE CAST(getvariable('person_version') AS VARCHAR) || ':' || {digest} END{_MARK}"
     )
+
+
+def without_references(sql: str) -> str:
+    """The same where every `person_ref_sql` is NULL, as it is without a key: planning them costs more than small reads.
+
+    Args:
+        sql: any text with whole expressions of `person_ref_sql`, none inside another.
+    """
+    return "CAST(NULL AS VARCHAR)".join(sql.split(_MARK)[::2])
 
 
 def _kind_and_spelling(value: str) -> tuple[str, str]:

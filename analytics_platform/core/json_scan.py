@@ -10,14 +10,17 @@ that is JSON: no object has a name twice, no number is beyond 64 bits or the dou
 How. Quotes alternate once escaped ones are out of the way, so a few array operations give every string; a string with a
 colon behind it is a name. What is between strings is a tenth of the body: there the brackets are, and the numbers. The
 object a name belongs to is the bracket that was opened last at the name's depth. Equal (object, length, first 8 and
-last 16 bytes) are taken for the same name: never missed, and a mistake costs only the exact reading.
+last 16 bytes) are taken for the same name: never missed, and a mistake costs only the exact reading. The same hashes
+without their objects tell which names the records have, so that nobody has to read them again to find a new one.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from analytics_platform.core.arena import keep_freed_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +32,9 @@ _QUOTE, _COLON, _BACKSLASH = b'":\\'
 _PADDING: Final = b" " * 16
 _LONGEST_EXACT_DIGITS: Final = 18
 """More in a row may be beyond 64 bits."""
+_HASHED_BYTES: Final = 24
+"""Of a longer name not every byte is looked at: enough to see it twice, not to say what it is."""
+_MOST_FIELDS: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +43,23 @@ class Scanned:
 
     Args:
         list_start, list_end: the longest array that is the body or a member of the body's object; None without one.
+        fields: names of the members of the objects in that array, sorted; None where there is no array, or they are too
+            many or too long to say.
     """
 
     list_start: int | None
     list_end: int | None
+    fields: tuple[str, ...] | None = None
+
+
+class _Names(NamedTuple):
+    """Every name of the body: where it is, what it is (a hash), in which container and how deep."""
+
+    openers: NDArray[np.int32]
+    closers: NDArray[np.int32]
+    hashes: NDArray[np.uint64]
+    owners: NDArray[np.int32]
+    depth: NDArray[np.int32]
 
 
 def scan(body: bytes, *, max_depth: int) -> Scanned | None:
@@ -52,8 +71,9 @@ def scan(body: bytes, *, max_depth: int) -> Scanned | None:
     """
     import numpy as np
 
-    # Padded so that the bytes before a name always exist.
-    text = _PADDING + body
+    keep_freed_memory()
+    # Padded so that the bytes before a name, and the one behind it, always exist.
+    text = _PADDING + body + _PADDING
     escapes: Any = None
     if b"\\" in body:
         escapes = np.flatnonzero(np.frombuffer(text, np.uint8) == _BACKSLASH)
@@ -68,12 +88,12 @@ def scan(body: bytes, *, max_depth: int) -> Scanned | None:
     starts = np.concatenate((np.zeros(1, np.int32), closers + 1))
     ends = np.concatenate((openers, np.array([len(text)], np.int32)))
     lengths = ends - starts
-    is_name = bytes_[np.minimum(closers + 1, len(text) - 1)] == _COLON
+    is_name = bytes_[closers + 1] == _COLON
     # A single byte between two strings is a colon or a comma: only longer gaps hold brackets and numbers.
     long: Any = np.flatnonzero(lengths > 1)
     positions = _ranges(np, starts[long], lengths[long])
     between = bytes_[positions]
-    colons_alone = int(np.count_nonzero(is_name[lengths[1:] == 1]))
+    colons_alone = int(np.count_nonzero(is_name & (lengths[1:] == 1)))
     if colons_alone + int(np.count_nonzero(between == _COLON)) != int(np.count_nonzero(is_name)):
         return None  # white space before a colon: some name was not seen
     if not _numbers_are_plain(np, between):
@@ -98,8 +118,11 @@ def _numbers_are_plain(np: Any, between: NDArray[np.uint8]) -> bool:
     if bool(np.any(is_exponent[1:] & is_digit[:-1])):
         return False
     others = np.flatnonzero(~is_digit)
-    longest = int(np.diff(others, prepend=-1, append=len(between)).max(initial=0)) - 1
-    return longest <= _LONGEST_EXACT_DIGITS
+    if not len(others):
+        return False
+    first, last = int(others[0]), len(between) - 1 - int(others[-1])
+    longest = int((others[1:] - others[:-1]).max(initial=0)) - 1
+    return max(first, last, longest) <= _LONGEST_EXACT_DIGITS
 
 
 def _escaped_names(
@@ -145,29 +168,40 @@ def _nested(
     container[by_depth] = np.maximum.accumulate(own[by_depth])
     counted = np.bincount(np.repeat(long, lengths)[at], minlength=len(openers) + 1)
     brackets_before = np.cumsum(counted)[:-1]
-    names = np.flatnonzero(is_name)
-    inside = brackets_before[names] - 1
+    is_inside = np.flatnonzero(is_name)
+    inside = brackets_before[is_inside] - 1
     if int(inside.min(initial=0)) < 0:
         return None
-    if _is_any_twice(np, text, openers[names], closers[names], container[inside]):
+    openers, closers = openers[is_inside], closers[is_inside]
+    hashes = _hashes(np, text, openers, closers)
+    names = _Names(openers, closers, hashes, container[inside], depth[inside])
+    if _is_any_twice(np, names):
         return None
-    return _longest_list(np, bytes_, positions[at], opens, depth)
+    return _longest_list(np, text, positions[at], (opens, depth), names)
 
 
-def _is_any_twice(
-    np: Any, text: bytes, openers: NDArray[np.int32], closers: NDArray[np.int32], owners: NDArray[np.int32]
-) -> bool:
+def _hashes(np: Any, text: bytes, openers: NDArray[np.int32], closers: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Of each name's length, first 8 and last 16 bytes."""
     words = np.ndarray((len(text) - 7,), "<u8", buffer=text, strides=(1,))
     lengths = closers - openers - 1
-    mixed = (words[closers - 8] & _masks(np)[np.minimum(lengths, 8)]) * np.uint64(0x9E3779B97F4A7C15)
+    masks = _masks(np)
+    mixed: NDArray[np.uint64] = words[closers - 8] & masks[np.minimum(lengths, 8)]
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
-    longest = int(lengths.max(initial=0))
-    if longest > 8:
-        mixed += (words[closers - 16] & _masks(np)[np.clip(lengths - 8, 0, 8)]) * np.uint64(0xC2B2AE3D27D4EB4F)
-    if longest > 16:
-        is_long = lengths > 16
-        mixed += np.where(is_long, words[np.where(is_long, openers + 1, 0)], 0) * np.uint64(0x165667B19E3779F9)
-    mixed += ((owners.astype(np.int64) << 8) + lengths).view(np.uint64)
+    longer = np.flatnonzero(lengths > 8)
+    if len(longer):
+        before = words[closers[longer] - 16] & masks[np.minimum(lengths[longer] - 8, 8)]
+        mixed[longer] += before * np.uint64(0xC2B2AE3D27D4EB4F)
+    longest = np.flatnonzero(lengths > 16)
+    if len(longest):
+        mixed[longest] += words[openers[longest] + 1] * np.uint64(0x165667B19E3779F9)
+    mixed += lengths.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+    return mixed
+
+
+def _is_any_twice(np: Any, names: _Names) -> bool:
+    """Whether two names of one object are the same."""
+    mixed = names.hashes + names.owners.astype(np.uint64) * np.uint64(0xA0761D6478BD642F)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(31)
     mixed.sort()
@@ -183,21 +217,47 @@ def _masks(np: Any) -> NDArray[np.uint64]:
 
 def _longest_list(
     np: Any,
-    bytes_: NDArray[np.uint8],
+    text: bytes,
     positions: NDArray[np.int32],
-    opens: NDArray[np.bool_],
-    depth: NDArray[np.int32],
+    nesting: tuple[NDArray[np.bool_], NDArray[np.int32]],
+    names: _Names,
 ) -> Scanned:
     """The array that holds the records: the body itself, or the longest member of its object."""
+    opens, depth = nesting
+    bytes_ = np.frombuffer(text, np.uint8)
     level = 1 if bytes_[positions[0]] == 91 else 2
-    firsts = np.flatnonzero(opens & (depth == level) & (bytes_[positions] == 91))
+    firsts = np.flatnonzero(opens & (depth == level))
+    firsts = firsts[bytes_[positions[firsts]] == 91]
     if not len(firsts):
         return Scanned(list_start=None, list_end=None)
     lasts = np.flatnonzero(~opens & (depth == level - 1))
     lasts = lasts[np.searchsorted(lasts, firsts)]
     spans = positions[lasts] - positions[firsts]
     longest = int(np.argmax(spans))
+    start, end = int(positions[firsts[longest]]), int(positions[lasts[longest]])
     padding = len(_PADDING)
     return Scanned(
-        list_start=int(positions[firsts[longest]]) - padding, list_end=int(positions[lasts[longest]]) + 1 - padding
+        list_start=start - padding,
+        list_end=end + 1 - padding,
+        fields=_fields(np, text, names, (start, end, level + 1)),
     )
+
+
+def _fields(np: Any, text: bytes, names: _Names, place: tuple[int, int, int]) -> tuple[str, ...] | None:
+    """The different names at one depth between two positions."""
+    start, end, depth = place
+    first, last = np.searchsorted(names.openers, (start, end))
+    chosen = np.flatnonzero(names.depth[first:last] == depth) + first
+    hashes = names.hashes[chosen]
+    ordered = np.sort(hashes)
+    different = ordered[np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))]
+    if len(different) > _MOST_FIELDS:
+        return None
+    found = []
+    for one in different:
+        at = chosen[int(np.argmax(hashes == one))]
+        name = text[int(names.openers[at]) + 1 : int(names.closers[at])]
+        if len(name) > _HASHED_BYTES:
+            return None
+        found.append(name.decode())
+    return tuple(sorted(found))

@@ -27,8 +27,9 @@ from analytics_platform.core.landing import Batch, LandedPage
 from analytics_platform.core.tables import TableSpec
 
 if TYPE_CHECKING:
-    from analytics_platform.core.lake import DecodedPartition, Lake, StreamedTable
+    from analytics_platform.core.lake import Lake
     from analytics_platform.core.paging import Page
+    from analytics_platform.core.streamed_table import DecodedPartition, StreamedTable
 
 __all__ = ["FOLLOW_FROM_BYTES", "SEGMENT_BYTES", "Following", "TypedStream", "stream_pages"]
 
@@ -85,7 +86,7 @@ class TypedStream:
 
         Args:
             days: the days this page is a source of.
-            records: its raw records, where somebody has split them already.
+            records: those of `page.listed`, where somebody has split them already.
             is_whole: nobody was taken out of it since it was landed.
         """
         self._queue.put(_Item(page, tuple(days), body, records, is_whole))
@@ -128,13 +129,14 @@ class TypedStream:
 
     def _take(self, item: _Item) -> None:
         split: dict[tuple[tuple[str, ...], bool], Sequence[Any]] = {}
+        known, is_whole = item.records, item.is_whole
         for table in self._tables:
             if item.page.call_kind not in table.spec.calls:
                 continue
             place = (table.spec.records, table.spec.union_records)
             if place not in split:
-                split[place] = item.records if item.records is not None else table.split(item.body)
-            table.add(item.page, split[place], item.days, is_whole=item.is_whole)
+                split[place] = table.split(item.page, item.body, known=known, is_whole=is_whole)
+            table.add(item.page, split[place], item.days, is_whole=is_whole)
             if table.staged_bytes >= SEGMENT_BYTES:
                 table.flush()
 
@@ -174,7 +176,7 @@ class Following:
             self._early_bytes += line.size
             if self._early_bytes < FOLLOW_FROM_BYTES:
                 return
-            self._streamed, opened = self.lake.streamed(self.tables, self.site)
+            self._streamed, opened = self.lake.streamed(self.tables, self.site, is_beside_fetch=True)
             self._stream = TypedStream(self._streamed, opened)
             early, self._early = self._early, []
             for known in early:
@@ -187,9 +189,7 @@ class Following:
 
     def _hand_in(self, line: LandedPage, page: Page) -> None:
         assert self._stream is not None  # noqa: S101  (narrowing: the caller has begun it)
-        places = {(spec.records, spec.union_records) for spec in self.tables}
-        records = page.raw_records(*next(iter(places))[0]) if len(places) == 1 else None
-        self._stream.add(line, page.body, self.days, records=records)
+        self._stream.add(line, page.body, self.days, records=None if page.listed is None else page.listed.records)
 
     def take(
         self, spec: TableSpec, assignments: Sequence[tuple[Batch, Sequence[date]]]

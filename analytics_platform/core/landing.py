@@ -43,7 +43,7 @@ from analytics_platform.core.failpoints import passing
 from analytics_platform.core.paging import Page
 from analytics_platform.core.settling import InterruptedCall, settled_from
 
-__all__ = ["Batch", "BatchWriter", "LandedPage", "Landing", "PartitionBusy", "Rewritten"]
+__all__ = ["Batch", "BatchWriter", "LandedList", "LandedPage", "Landing", "PartitionBusy", "Rewritten"]
 
 _FSYNC_EVERY_SECONDS = 1.0
 _FSYNC_EVERY_PAGES = 64
@@ -54,10 +54,24 @@ class PartitionBusy(StorageError):
     """Another process is fetching this stream for this site right now."""
 
 
+class LandedList(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a page's list of records was found when the page was proved: what a decode need not find out again.
+
+    `at` is the member that is the list ("" is the root), `start` and `end` are the places of its brackets, `fields` the
+    names of the records' members (None: the records have to be read for them).
+    """
+
+    at: str
+    start: int
+    end: int
+    fields: tuple[str, ...] | None = None
+
+
 class LandedPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One index line. Sizes in bytes, instants ISO 8601 UTC.
 
-    `stripped` counts records of forgotten persons that were taken out of the page as the vendor sent it.
+    `stripped` counts records of forgotten persons that were taken out of the page as the vendor sent it. `listed` is of
+    the page as it is here: a page that is rewritten loses it.
     """
 
     offset: int
@@ -76,6 +90,7 @@ class LandedPage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run_id: str
     context: dict[str, str]
     stripped: int = 0
+    listed: LandedList | None = None
 
 
 class _BatchSeal(msgspec.Struct, frozen=True, kw_only=True):
@@ -482,6 +497,7 @@ class BatchWriter:
             run_id=self._run_id,
             context=dict(page.context),
             stripped=stripped,
+            listed=_landed_list(page),
         )
         with storage_errors("Landing a page"):
             _write_all(self._pages, frame)
@@ -537,6 +553,11 @@ class BatchWriter:
         )
 
 
+def _landed_list(page: Page) -> LandedList | None:
+    found = page.listed
+    return None if found is None else LandedList(at=found.at, start=found.start, end=found.end, fields=found.fields)
+
+
 def _write_renewed(batch: Batch, pages: Sequence[LandedPage], decided: Mapping[int, Rewritten], folder: Path) -> None:
     """The batch's files anew: frames that stay are copied, the others compressed, the seal made over the new index."""
     make_directories(folder)
@@ -569,6 +590,7 @@ def _write_renewed(batch: Batch, pages: Sequence[LandedPage], decided: Mapping[i
                         size=len(change.body),
                         records=max(0, page.records - change.removed),
                         stripped=page.stripped + change.removed,
+                        listed=None,
                     )
                 target.write(frame)
                 index += encoder.encode(line) + b"\n"

@@ -20,13 +20,14 @@ nothing here can be stored.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from analytics_platform.core.errors import (
     CursorExpired,
@@ -37,6 +38,7 @@ from analytics_platform.core.errors import (
     Where,
 )
 from analytics_platform.core.http import Response
+from analytics_platform.core.strict_json import Listed
 
 __all__ = [
     "CursorLink",
@@ -68,7 +70,7 @@ class Page:
         context: for `TableSpec.context`; has "day" when the call is for one day.
         records: number of records in the page.
         digest: a body and its sha256, where somebody has computed it.
-        split: a body, the member that is its list of records, and these raw, where somebody has split them.
+        split: a body and its list of records, where somebody has split it off.
     """
 
     call: str
@@ -83,15 +85,16 @@ class Page:
     records: int
     attempts: int
     digest: tuple[bytes, str] | None = field(default=None, repr=False, compare=False)
-    split: tuple[bytes, str, Sequence[Any]] | None = field(default=None, repr=False, compare=False)
+    split: tuple[bytes, Listed] | None = field(default=None, repr=False, compare=False)
 
-    def raw_records(self, *paths: str) -> Sequence[Any] | None:
-        """The raw records at the one path (`TableSpec.records`) where they are at hand; None where the body has to be
-        split, also because raw line ends in it would not do as lines.
+    @functools.cached_property
+    def listed(self) -> Listed | None:
+        """The list of records where it is at hand; None where the body has to be split, also because raw line ends in
+        it would not do as lines.
         """
-        if self.split is None or self.split[0] is not self.body or paths != (self.split[1],):
+        if self.split is None or self.split[0] is not self.body:
             return None
-        return None if b"\n" in self.body or b"\r" in self.body else self.split[2]
+        return None if b"\n" in self.body or b"\r" in self.body else self.split[1]
 
     @property
     def sha256(self) -> str:
@@ -360,7 +363,7 @@ def _page(
     records: int,
     records_at: str | None = None,
 ) -> Page:
-    raw = None if records_at is None else response.document.raw_records(records_at)
+    listed = None if records_at is None else response.document.listed(records_at)
     return Page(
         call=call,
         call_kind=call_kind,
@@ -374,7 +377,7 @@ def _page(
         records=records,
         attempts=response.attempts,
         digest=(response.body, response.sha256),
-        split=None if raw is None or records_at is None else (response.body, records_at, raw),
+        split=None if listed is None else (response.body, listed),
     )
 
 

@@ -15,7 +15,7 @@ before, ends the stamping, because then no day is known to be complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -23,13 +23,37 @@ from typing import Final
 from analytics_platform.core.errors import CursorExpired
 from analytics_platform.core.paging import Page
 
-__all__ = ["BACK_TO", "SETTLED_FROM", "InterruptedCall", "Moment", "Reached", "newest_first", "settled_from"]
+__all__ = ["BACK_TO", "SETTLED_FROM", "InterruptedCall", "Moment", "Moments", "Reached", "newest_first", "settled_from"]
 
 BACK_TO: Final = "back_to"
 SETTLED_FROM: Final = "settled_from"
 
 Moment = tuple[datetime, str]
 """A record's instant and its id."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The moments of a page's records by column: of most pages only the oldest and the newest are looked at.
+
+    Args:
+        instants: aware.
+        ids: as many.
+    """
+
+    instants: Sequence[datetime] = ()
+    ids: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, moments: Iterable[Moment]) -> Moments:
+        """The same moments by column."""
+        if isinstance(moments, cls):
+            return moments
+        found = list(moments)
+        return cls([at for at, _ in found], [key for _, key in found])
+
+    def __iter__(self) -> Iterator[Moment]:
+        return zip(self.instants, self.ids, strict=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +114,7 @@ class Reached:
         self._sequence = 0 if interrupted is None else interrupted.pages
         # Pages that were landed without a stamp were out of order: then nothing after them can be stamped either.
         self._in_order = interrupted is None or interrupted.pages == 0 or self.back_to is not None
-        self._seen: tuple[list[Moment], ...] = ()
+        self._seen: tuple[Moments, ...] = ()
         self._begun_anew_at: datetime | None = None
 
     def begin(self) -> datetime | None:
@@ -99,11 +123,11 @@ class Reached:
         return self.back_to
 
     def stamped(self, page: Page, moments: Iterable[Moment]) -> Page:
-        found = list(moments)
+        found = Moments.of(moments)
         newest_allowed = self.back_to
-        instants = [at for at, _ in found]
+        instants = found.instants
         if newest_allowed is not None and instants and max(instants) > newest_allowed:
-            known = {key for keys in self._seen for _, key in keys}
+            known = {key for seen in self._seen for key in seen.ids}
             late = [at for at, key in found if at > newest_allowed and key not in known]
             # The first page after a cut repeats records of the instants around it.
             if late and not self._is_overlap(late):

@@ -19,15 +19,16 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, NoReturn
 
 import msgspec
-import msgspec.structs
 
 from analytics_platform.core.errors import MalformedResponse
 from analytics_platform.core.json_scan import Scanned, scan
 
-__all__ = ["Document", "parse", "picked"]
+__all__ = ["Document", "Listed", "parse", "picked", "split_list"]
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
@@ -68,6 +69,24 @@ def parse(body: bytes, *, max_depth: int = 64) -> object:
     return _read_exactly(body, max_depth)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """The list of records of a body, split off.
+
+    Args:
+        at: the member that is the list; "" is the root.
+        start, end: its brackets' place in the body; `end` is behind the closing one.
+        records: as they came, views on the body.
+        fields: names of the records' members, sorted; None where the records would have to be read for them.
+    """
+
+    at: str
+    start: int
+    end: int
+    records: Sequence[msgspec.Raw]
+    fields: tuple[str, ...] | None
+
+
 class Document:
     """One strict JSON document: every rule is checked at once, values are built when they are asked for.
 
@@ -82,8 +101,7 @@ class Document:
     def __init__(self, body: bytes, *, max_depth: int = 64) -> None:
         self._body = body
         self._shell: Any = None
-        self._list_name = ""
-        self._records: list[msgspec.Raw] | None = None
+        self._listed: Listed | None = None
         found = _proved(body, max_depth, parse_all=False)
         if found is None:
             self.value = _read_exactly(body, max_depth)
@@ -99,11 +117,15 @@ class Document:
         if start is None or end is None:
             self.value = msgspec.json.decode(self._body)
             return
-        self._records = _RAW_RECORDS.decode(memoryview(self._body)[start:end])
+        records = split_list(self._body, start, end)
         self._shell = msgspec.json.decode(self._body[: start + 1] + self._body[end - 1 :])
+        name = ""
         if isinstance(self._shell, dict):
             # What was scanned has no name with an escape in it, and no white space between a name and its colon.
-            self._list_name = self._body[:start].rstrip()[:-2].rpartition(b'"')[2].decode()
+            name = self._body[:start].rstrip()[:-2].rpartition(b'"')[2].decode()
+            if not name:
+                return  # "" is the root's name
+        self._listed = Listed(at=name, start=start, end=end, records=records, fields=found.fields)
 
     @functools.cached_property
     def value(self) -> object:
@@ -115,36 +137,46 @@ class Document:
 
         "" is the root. Only how many there are, and their bytes, mean the same in both.
         """
-        records = self.raw_records(name)
-        if records is None:
+        listed = self.listed(name)
+        if listed is None:
             return self.value
-        return records if isinstance(self._shell, list) else {**self._shell, name: records}
+        return listed.records if isinstance(self._shell, list) else {**self._shell, name: listed.records}
 
-    def raw_records(self, name: str) -> list[msgspec.Raw] | None:
-        """The raw records of the list of this name, None where they were not split off."""
-        return self._records if name == self._list_name else None
+    def listed(self, name: str) -> Listed | None:
+        """The list of this name, None where it was not split off."""
+        return None if self._listed is None or self._listed.at != name else self._listed
 
 
-def picked(body: bytes, name: str, fields: Sequence[str]) -> list[tuple[Any, ...]] | None:
-    """Of each record of a checked body's list only these fields, in this order; what is absent is None.
+def split_list(body: bytes, start: int, end: int) -> list[msgspec.Raw]:
+    """The raw elements of the array in these places.
+
+    Raises:
+        msgspec.DecodeError: there is none.
+    """
+    return _RAW_RECORDS.decode(memoryview(body)[start:end])
+
+
+def picked(body: bytes, name: str, fields: Sequence[str]) -> tuple[list[Any], ...] | None:
+    """Of each record of a checked body's list only these fields, by field in this order; what is absent is None.
 
     Cheap, because nothing else is built. None where the body is not an object with a list of objects: then `parse`
     says what it is.
     """
     try:
-        body_of, values_of = _picker(name, tuple(fields))
-        return list(map(values_of, body_of.decode(body).records))
+        decoder, getters = _picker(name, tuple(fields))
+        records = decoder.decode(body).records
+        return tuple(list(map(getter, records)) for getter in getters)
     except msgspec.ValidationError:
         return None
 
 
 @functools.lru_cache(maxsize=32)
-def _picker(name: str, fields: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], Callable[[Any], tuple[Any, ...]]]:
+def _picker(name: str, fields: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], list[Callable[[Any], Any]]]:
     numbered = [f"field_{number}" for number in range(len(fields))]
     names = dict(zip(numbered, fields, strict=True))
     record = msgspec.defstruct("Record", [(field, Any, None) for field in numbered], rename=names, gc=False)
     listing = msgspec.defstruct("Listing", [("records", list[record])], rename={"records": name})  # type: ignore[valid-type]
-    return msgspec.json.Decoder(listing), msgspec.structs.astuple
+    return msgspec.json.Decoder(listing), [attrgetter(name) for name in numbered]
 
 
 def _proved(body: bytes, max_depth: int, *, parse_all: bool = True) -> Scanned | None:
@@ -156,8 +188,10 @@ def _proved(body: bytes, max_depth: int, *, parse_all: bool = True) -> Scanned |
     if not _LARGE_BYTES <= len(body) < _HUGE_BYTES or body.startswith(_BOM):
         return None
     try:
-        body.decode("utf-8")
-        if b"\\u" in body:
+        if not body.isascii():
+            body.decode("utf-8")
+        # One byte is searched ten times faster than two.
+        if b"\\" in body and b"\\u" in body:
             _check_surrogates(body)
         found = scan(body, max_depth=max_depth)
         if found is not None and parse_all:

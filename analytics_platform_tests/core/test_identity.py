@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analytics_platform.core.errors import ConfigurationError
-from analytics_platform.core.identity import GENERIC_VALUES, PersonKey, person_key, person_ref_sql
+from analytics_platform.core.identity import GENERIC_VALUES, PersonKey, person_key, person_ref_sql, without_references
 from analytics_platform.settings import Home, Settings, Site, load_settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -110,3 +110,12 @@ def test_nothing_shows_the_key() -> None:
 def test_a_guessable_key_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="ANALYTICS_PLATFORM_IDENTITY_KEY is shorter"):
         PersonKey(secret="hunter2", sites=frozenset({"shop"}))
+
+
+def test_a_query_without_references_has_nulls_in_their_place() -> None:
+    query = (
+        f"SELECT {person_ref_sql('v')} AS a, v, CASE WHEN true THEN {person_ref_sql('v')} END AS b FROM (SELECT ? AS v)"
+    )
+    assert _ENGINE.execute(without_references(query), [PERSON]).fetchall() == [(None, PERSON, None)]
+    assert _ENGINE.execute(query, [PERSON]).fetchall() == [(by_sql(PERSON), PERSON, by_sql(PERSON))]
+    assert "sha256" not in without_references(query)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import duckdb
 import pytest
 
 from analytics_platform.core import lake as lake_module
-from analytics_platform.core import lake_stream
+from analytics_platform.core import lake_stream, staging, streamed_table
 from analytics_platform.core.errors import LandingCorrupt, SchemaMismatch
 from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import Lake
-from analytics_platform.core.landing import Landing
+from analytics_platform.core.landing import Landing, Rewritten
 from analytics_platform.core.paging import Page
+from analytics_platform.core.raw_records import raw_records
 from analytics_platform.core.streams import Extraction, Stream
+from analytics_platform.core.strict_json import Document
 from analytics_platform.core.tables import Column, TableSpec
 
 DAY = date(2026, 10, 5)
@@ -199,7 +202,7 @@ def test_a_decoder_that_loses_the_first_record_of_a_batch_is_caught(
         monkeypatch.setattr(lake_stream, "SEGMENT_BYTES", 4_000)
         monkeypatch.setattr(lake_module, "SEGMENT_BYTES", 4_000)
         monkeypatch.setattr(lake_stream, "FOLLOW_FROM_BYTES", 2_000)
-    honest, seen = lake_module._raw_records, 0
+    honest, seen = raw_records, 0
 
     def lossy(*arguments: Any, **options: Any) -> list[Any]:
         nonlocal seen
@@ -207,10 +210,71 @@ def test_a_decoder_that_loses_the_first_record_of_a_batch_is_caught(
         found = honest(*arguments, **options)
         return found[1:] if seen == 1 or len(found) == 1 else found
 
-    monkeypatch.setattr(lake_module, "_raw_records", lossy)
+    for reader in (staging, streamed_table):
+        monkeypatch.setattr(reader, "raw_records", lossy)
     seen = 0
     rig.run(BODIES, tables=(VISITS,))
     seen = 0
     outcome = rig.replay(tables=(VISITS,))
     assert isinstance(outcome.error, LandingCorrupt)
     assert "19 records where 20 were counted" in str(outcome.error)
+
+
+def listed_bodies(**last: object) -> list[bytes]:
+    """Pages large enough to be proved by their scan."""
+    padding = "y" * 2_000
+    return [
+        json.dumps({"visits": [visit(n, tags=[padding]) for n in range(first, first + 20)]}).encode()
+        for first in range(0, 80, 20)
+    ] + [json.dumps({"visits": [visit(n, tags=[padding], **last) for n in range(80, 100)]}).encode()]
+
+
+def listed_pages(bodies: Sequence[bytes]) -> Iterator[Page]:
+    """As `paginate` yields them: the list of records is known."""
+    for page in pages(bodies):
+        listed = Document(page.body).listed("visits")
+        assert listed is not None
+        yield replace(page, split=(page.body, listed))
+
+
+@pytest.mark.parametrize("last", [{}, {"news": 1}], ids=["known", "with an undeclared field"])
+@pytest.mark.usefixtures("small_segments")
+def test_what_was_proved_at_landing_is_not_found_out_again(
+    last: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, plain = Rig(tmp_path / "listed"), Rig(tmp_path / "plain")
+    bodies = listed_bodies(**last)
+    assert plain.run(bodies).error is None
+
+    def extract(_: object, __: Extraction) -> Iterator[Page]:
+        yield from listed_pages(bodies)
+
+    def never(*_: object) -> None:
+        raise AssertionError("records were read for their names, or a body for its list")
+
+    monkeypatch.setattr(staging.Stage, "_look_for_unknown_fields", never)
+    monkeypatch.setattr("analytics_platform.core.raw_records._descend", never)
+    stream = Stream(vendor="acme", name="visits", tables=TABLES, span="range", extract=extract)
+    assert rig.fetcher.run(stream, SITE, [DAY, NEXT], connect=_Client).error is None
+    beside = {spec.name: rig.bytes(spec) for spec in TABLES}
+    assert rig.replay().error is None
+    assert {spec.name: rig.bytes(spec) for spec in TABLES} == beside
+    for spec in TABLES:
+        assert rig.rows(spec) == plain.rows(spec)
+
+
+def test_a_rewritten_page_says_nothing_about_its_list(tmp_path: Path) -> None:
+    """Its places have moved, and a name in it may have been a person's."""
+    rig = Rig(tmp_path)
+    (first, *_) = listed_pages(listed_bodies())
+    with rig.landing.open_batch(
+        vendor="acme", stream="visits", site="shop", first_day=DAY, last_day=DAY, run_id="run"
+    ) as writer:
+        writer.append(replace(first, is_last=True))
+        batch = writer.complete()
+    (landed,) = batch.index()
+    assert landed.listed is not None
+    assert landed.listed.fields == ("at", "id", "n", "tags")
+    renewed, _ = rig.landing.rewrite(batch, lambda _, body: Rewritten(body=body[:-1] + b" }", removed=0))
+    (rewritten,) = renewed.index()
+    assert rewritten.listed is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -153,8 +153,8 @@ def test_a_record_lost_on_the_way_fails_the_truth_of_its_day_and_that_vendors_da
     """The seeded fault: the decoder drops a page row of the first day. No rule over one table can notice."""
     decode_rows = lake_module._decode_rows
 
-    def losing(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str) -> None:
-        decode_rows(engine, spec, site)
+    def losing(engine: duckdb.DuckDBPyConnection, spec: TableSpec, site: str, typing: Callable[[str], str]) -> None:
+        decode_rows(engine, spec, site, typing)
         if spec.name == PAGES.asset_key.path[-1]:
             first = f"(SELECT min((sid, page_index)) FROM decoded WHERE _day = DATE '{FIRST_DAY}')"
             engine.execute(f"DELETE FROM decoded WHERE (sid, page_index) = {first}")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, TypeGuard
 
 from analytics_platform.core.day_walk import DayWalk, Mark, Order, Scope, Size
@@ -31,7 +32,7 @@ from analytics_platform.core.forecast import (
 )
 from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
-from analytics_platform.core.settling import SETTLED_FROM
+from analytics_platform.core.settling import SETTLED_FROM, Moments
 from analytics_platform.core.streams import Extraction, Stream
 from analytics_platform.core.strict_json import parse, picked
 from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, FilterName, SmartlookClient
@@ -171,20 +172,27 @@ def _newest_first(
     ).pages()
 
 
-def _moments(field: str, instant_field: str, page: Page) -> list[tuple[datetime, str]]:
+def _moments(field: str, instant_field: str, page: Page) -> Moments:
     found = picked(page.body, field, (instant_field, "id"))
     if found is None:
-        found = [(record.get(instant_field), record.get("id")) for record in _records(page, field)]
-    return _instants(found) or [moment for entry in found for moment in _instants([entry])]
+        records = _records(page, field)
+        found = ([record.get(instant_field) for record in records], [record.get("id") for record in records])
+    texts, keys = found
+    told = _instants(texts, keys)
+    if told is not None:
+        return told
+    alone = (_instants([text], [key]) for text, key in zip(texts, keys, strict=True))
+    return Moments.of(moment for one in alone if one is not None for moment in one)
 
 
-def _instants(found: Sequence[tuple[Any, ...]]) -> list[tuple[datetime, str]]:
-    """Instants with their ids; empty where one of them is no instant, or does not say of which zone."""
+def _instants(texts: Sequence[Any], keys: Sequence[Any]) -> Moments | None:
+    """Instants with their ids; None where one of them is no instant, or does not say of which zone."""
     try:
-        moments = [(datetime.fromisoformat(text), str(key)) for text, key in found]
+        instants = list(map(datetime.fromisoformat, texts))
     except (TypeError, ValueError):
-        return []
-    return [] if any(at.tzinfo is None for at, _ in moments) else moments
+        return None
+    zones = set(map(attrgetter("tzinfo"), instants))
+    return None if None in zones else Moments(instants, list(map(str, keys)))
 
 
 def _is_number(value: object) -> TypeGuard[float]:
