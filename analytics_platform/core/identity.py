@@ -150,11 +150,16 @@ def without_references(sql: str) -> str:
 
 def _kind_and_spelling(value: str) -> tuple[str, str]:
     text = value.strip(_BLANKS)
-    return ("email", text.lower()) if "@" in text else ("login", text)
+    return ("email", _lowered(text)) if "@" in text else ("login", text)
+
+
+def _lowered(text: str) -> str:
+    """As DuckDB lowers: letter by letter, which differs from Python's in a capital i with a dot and a final sigma."""
+    return "".join(character.lower()[0] for character in text)
 
 
 def _is_generic(text: str) -> bool:
-    lowered = text.lower()
+    lowered = _lowered(text)
     local, at, domain = lowered.partition("@")
     return (
         len(lowered) < _SHORTEST_VALUE

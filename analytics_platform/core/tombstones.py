@@ -21,7 +21,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,7 +36,7 @@ from analytics_platform.core.errors import StorageError
 from analytics_platform.core.failpoints import passing
 from analytics_platform.core.tables import WEAK_KINDS, normalised_key
 
-__all__ = ["ClearKeys", "HashedKeys", "Key", "Tombstones", "Wanted", "spellings"]
+__all__ = ["ClearKeys", "HashedKeys", "Key", "Tombstones", "Wanted", "any_case"]
 
 _KEY_BYTES: Final = 32
 _FOLDER: Final = "tombstones"
@@ -82,11 +82,14 @@ class ClearKeys:
 
     def __init__(self, keys: Iterable[Key], *, site: str) -> None:
         self._values: dict[str, set[str]] = {}
+        named: set[str] = set()
         for key in keys:
             if key.site in (None, site):
-                self._values.setdefault(key.kind, set()).add(normalised_key(key.kind, key.value))
-        texts = {text for values in self._values.values() for value in values for text in spellings(value)}
-        joined = b"|".join(re.escape(text.lower().encode("utf-8", "surrogatepass")) for text in sorted(texts))
+                compared = normalised_key(key.kind, key.value)
+                self._values.setdefault(key.kind, set()).add(compared)
+                named |= {key.value.strip(), compared}
+        texts = {text for value in named for text in any_case(value)}
+        joined = b"|".join(text.encode("utf-8", "surrogatepass") for text in sorted(texts))
         self._pattern = re.compile(joined) if texts else None
 
     def __bool__(self) -> bool:
@@ -110,11 +113,39 @@ class ClearKeys:
         return self._pattern.search(body.lower()) is not None
 
 
-def spellings(value: str) -> set[str]:
-    """The spellings a value takes in JSON, URLs and HTML-safe JSON, itself included."""
-    ascii_only = json.dumps(value)[1:-1]
-    as_json = msgspec.json.encode(value).decode()[1:-1]
-    return {value, as_json, ascii_only, as_json.replace("/", "\\/"), quote(value, safe=""), quote(value, safe="/:@")}
+def any_case(value: str) -> set[str]:
+    """Regular expressions for a value in a text whose ASCII letters are lower case, one for each spelling it takes in
+    JSON, URLs and HTML-safe JSON, itself included. A letter beyond ASCII, which lowering bytes leaves as it is, is
+    found in any case.
+    """
+    return {"".join(_letter(spell, character) for character in value) for spell in _SPELLINGS}
+
+
+def _letter(spell: Callable[[str], str], character: str) -> str:
+    cases = {character}
+    if not character.isascii():
+        # The last but one: DuckDB and Python lower a capital i with a dot differently.
+        cases |= {character.lower(), character.upper(), character.lower()[0], character.upper().lower()}
+    forms = sorted({re.escape(_lower_ascii(spell(each))) for each in cases}, key=len, reverse=True)
+    return forms[0] if len(forms) == 1 else f"(?:{'|'.join(forms)})"
+
+
+def _lower_ascii(text: str) -> str:
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+def _as_json(text: str) -> str:
+    return msgspec.json.encode(text).decode()[1:-1]
+
+
+_SPELLINGS: Final[tuple[Callable[[str], str], ...]] = (
+    str,
+    _as_json,
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: _as_json(text).replace("/", "\\/"),
+    lambda text: quote(text, safe=""),
+    lambda text: quote(text, safe="/:@"),
+)
 
 
 def _canonical(body: bytes) -> bytes:

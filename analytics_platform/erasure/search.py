@@ -29,7 +29,7 @@ import zstandard
 
 from analytics_platform.core.durable import write_file
 from analytics_platform.core.lake import connect
-from analytics_platform.core.tombstones import Key, spellings
+from analytics_platform.core.tombstones import Key, any_case
 
 __all__ = ["Hit", "Needles", "by_store", "scrub", "search_home"]
 
@@ -63,16 +63,16 @@ class Needles:
         values = {key.value for key in keys}
         self.numbers = sorted(value for value in values if value.isdigit() or len(value) < _SHORTEST_TEXT)
         texts = sorted(values - set(self.numbers))
-        spelled = sorted({text.lower() for value in texts for text in spellings(value)}, key=len, reverse=True)
+        spelled = sorted({text for value in texts for text in any_case(value)}, key=len, reverse=True)
         self.is_empty = not values
-        joined = b"|".join(re.escape(text.encode("utf-8", "surrogatepass")) for text in spelled)
+        joined = b"|".join(text.encode("utf-8", "surrogatepass") for text in spelled)
         self.pattern = re.compile(_LEFT + b"(?:" + joined + b")" + _RIGHT, re.IGNORECASE) if spelled else None
         self.packed_pattern = re.compile(joined, re.IGNORECASE) if spelled else None
         # Neither edges nor case: a tenth of the time of `pattern`, in content that is lower case already.
         self._quick_pattern = re.compile(joined) if spelled else None
         self._overlap = max((len(text.encode("utf-8", "surrogatepass")) for text in spelled), default=1) - 1
         # DuckDB's expressions have no look-around: it pre-selects, `pattern` decides.
-        self.engine_pattern = "|".join(re.escape(text) for text in spelled) if spelled else None
+        self.engine_pattern = "|".join(spelled) if spelled else None
 
     def count(self, content: Any, *, packed: bool = False) -> int:
         """How often one of the values stands in bytes (also a memory map), by itself or, `packed`, in the middle."""

@@ -39,6 +39,9 @@ def site(key: str, *, links: bool) -> Site:
 @example("@")
 @example("000-000")
 @example("00\xa0")
+@example("0İ")
+@example("İnci@x.de")
+@example("ΝΙΚΟΣ@x.gr")
 @settings(max_examples=150, deadline=None)
 def test_the_lake_hashes_as_python_does(value: str | None) -> None:
     assert by_sql(value) == KEY.reference(value, site="shop")

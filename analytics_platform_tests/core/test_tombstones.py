@@ -7,6 +7,7 @@ import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pytest
@@ -20,10 +21,13 @@ from analytics_platform.core.paging import Page
 from analytics_platform.core.stripping import Stripper, strip_before_landing, without_records
 from analytics_platform.core.tables import Column, KindOf, TableSpec
 from analytics_platform.core.tombstones import ClearKeys, Key, Tombstones
+from analytics_platform.erasure.search import Needles
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DAY = date(2026, 10, 5)
 EMAIL, VISITOR = "ada.canary@example.org", "visitor-77aa"
+
+GREEK = "ΝΊΚΟΣ.Ärger@example.gr"
 
 VISITS = TableSpec(
     vendor="acme",
@@ -365,3 +369,18 @@ def test_rows_are_found_and_removed_by_any_key_they_carry(tmp_path: Path) -> Non
         assert engine.execute("SELECT * FROM read_parquet(?)", [path]).fetchall() == others
     assert lake.remove_person(VISITS, "shop", by_mail) == {}
     assert lake.sites(VISITS) == ["shop"]
+
+
+@pytest.mark.parametrize("asked", [GREEK, GREEK.lower(), GREEK.upper()])
+@pytest.mark.parametrize("written", [GREEK, GREEK.lower(), GREEK.upper()])
+def test_letters_beyond_ascii_are_found_in_any_case_and_spelling(asked: str, written: str) -> None:
+    keys = [Key(site="shop", kind="email", value=asked)]
+    clear, needles = ClearKeys(keys, site="shop"), Needles(keys)
+    assert needles.engine_pattern is not None
+    engine = duckdb.connect()
+    for spelled in (json.dumps(written), json.dumps(written, ensure_ascii=False), f'"{quote(written)}"'):
+        assert clear.may_be_in(spelled.encode())
+        assert needles.count(spelled.encode()) == 1
+        found = engine.execute("SELECT regexp_matches(lower(?), ?)", [spelled, needles.engine_pattern]).fetchall()
+        assert found == [(True,)]
+    assert not clear.may_be_in(json.dumps("nikos.arger@example.gr").encode())
