@@ -403,7 +403,7 @@ def _remember_configurations() -> None:
     """
     from great_expectations.expectations.expectation import Expectation
 
-    worked_out: Callable[[Any], Any] = Expectation.configuration.fget
+    worked_out: Callable[[Any], Any] = vars(Expectation)["configuration"].fget
 
     def remembered(self: Any) -> Any:
         if id(self) not in _configurations:
@@ -413,7 +413,7 @@ def _remember_configurations() -> None:
         configuration._kwargs = dict(configuration._kwargs)
         return configuration
 
-    Expectation.configuration = property(remembered)
+    setattr(Expectation, "configuration", property(remembered))  # noqa: B010  (it is declared read-only)
 
 
 def _validate(

@@ -36,6 +36,7 @@ from analytics_platform.core.stopwatch import measured, took
 from analytics_platform.ops_export import export_ops
 from analytics_platform.reconcile.pictures import Asked, of_mart
 from analytics_platform.settings import Settings
+from analytics_platform.transform.dbt_ahead import hand_over, parse_folder
 from analytics_platform.transform.project import (
     dbt_executable,
     dbt_project,
@@ -62,7 +63,7 @@ from analytics_platform.transform.translator import (
 from analytics_platform.transform.warehouse import quote, rows, warehouse_connection
 
 if TYPE_CHECKING:
-    from dagster_dbt import DbtCliResource
+    from dagster_dbt import DbtCliInvocation, DbtCliResource, DbtProject
 
 __all__ = ["DBT_ASSET", "IO_MANAGER", "WAREHOUSE_POOL", "PublishedTables", "build_transform", "slices"]
 
@@ -296,21 +297,11 @@ def _run_dbt(
     window: tuple[date, date],
 ) -> _Outcome:
     timing = _Timing()
-    project = dbt_project(settings)
     target = _run_folder(settings, context.run_id)
-    dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
     outcome = _Outcome()
     failures = _Failures()
     with _dbt_environment(settings, window):
-        invocation = dbt.cli(
-            [*_arguments(context, manifest), *_parsed_option(settings)],
-            manifest=manifest.with_attached_tests(),
-            dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
-            target_path=target,
-            raise_on_error=False,
-        )
-        # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
-        invocation.context = context
+        invocation = _invocation(context, settings, manifest, partitions, target)
         context.resources.platform.note_child(invocation.process.pid)
 
         lines = _LogLines(context.log.info)
@@ -329,7 +320,8 @@ def _run_dbt(
     exit_code = invocation.process.wait()
     context.resources.platform.note_child(None)
     timing.tell()
-    keep_parsed(settings, target)
+    for folder in (target, parse_folder(settings)):
+        keep_parsed(settings, folder)
     if exit_code != 0:
         outcome.failure = failures.describe(target / _DBT_LOG, *window, exit_code=exit_code, last_lines=lines.last)
         outcome.metadata = {
@@ -337,6 +329,58 @@ def _run_dbt(
             "failed": sorted(failures.messages),
         }
     return outcome
+
+
+def _invocation(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    manifest: Manifest,
+    partitions: dg.PartitionsDefinition[str],
+    target: Path,
+) -> "DbtCliInvocation":
+    """A dbt that builds: the one that waits for it (`dbt_ahead`), else a new process."""
+    from dagster_dbt import DbtCliInvocation
+    from packaging.version import Version
+
+    project = dbt_project(settings)
+    arguments = _arguments(context, manifest)
+    attached = manifest.with_attached_tests()
+    translator = dagster_dbt_translator(manifest, partitions)
+    handed = hand_over(settings, arguments, {**os.environ, **_environment_of_dbt(project, target)})
+    if handed is None:
+        dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
+        invocation = dbt.cli(
+            [*arguments, *_parsed_option(settings)],
+            manifest=attached,
+            dagster_dbt_translator=translator,
+            target_path=target,
+            raise_on_error=False,
+        )
+    else:
+        invocation = DbtCliInvocation(
+            process=handed,
+            manifest=attached,
+            dagster_dbt_translator=translator,
+            project_dir=project.project_dir,
+            target_path=target,
+            raise_on_error=False,
+            cli_version=Version(version("dbt-core")),
+        )
+    # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
+    invocation.context = context
+    return invocation
+
+
+def _environment_of_dbt(project: "DbtProject", target: Path) -> dict[str, str]:
+    """What dagster-dbt's resource sets for a process of its own, as its `cli()` does."""
+    return {
+        "DAGSTER_DBT_CLI": "true",
+        "DBT_LOG_FORMAT": "json",
+        "DBT_TARGET_PATH": str(target),
+        "DBT_LOG_PATH": str(target),
+        "DBT_PROFILES_DIR": str(project.profiles_dir),
+        "DBT_PROJECT_DIR": str(project.project_dir),
+    }
 
 
 class _Timing:
