@@ -22,7 +22,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -316,5 +316,4 @@ _writers: weakref.WeakSet[_Writer] = weakref.WeakSet()
 @atexit.register
 def _store_what_waits() -> None:
     for writer in list(_writers):
-        with suppress(Exception):  # nobody is left to be told
-            writer.drain()
+        writer.drain()

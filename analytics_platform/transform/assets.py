@@ -38,6 +38,7 @@ from analytics_platform.reconcile.pictures import Asked, of_mart
 from analytics_platform.settings import Settings
 from analytics_platform.transform.dbt_ahead import hand_over, parse_folder
 from analytics_platform.transform.project import (
+    PROJECT_DIRECTORY,
     dbt_executable,
     dbt_project,
     dbt_variables,
@@ -63,7 +64,9 @@ from analytics_platform.transform.translator import (
 from analytics_platform.transform.warehouse import quote, rows, warehouse_connection
 
 if TYPE_CHECKING:
-    from dagster_dbt import DbtCliInvocation, DbtCliResource, DbtProject
+    import subprocess
+
+    from dagster_dbt import DbtCliInvocation, DbtCliResource
 
 __all__ = ["DBT_ASSET", "IO_MANAGER", "WAREHOUSE_POOL", "PublishedTables", "build_transform", "slices"]
 
@@ -339,47 +342,71 @@ def _invocation(
     target: Path,
 ) -> "DbtCliInvocation":
     """A dbt that builds: the one that waits for it (`dbt_ahead`), else a new process."""
-    from dagster_dbt import DbtCliInvocation
-    from packaging.version import Version
-
-    project = dbt_project(settings)
     arguments = _arguments(context, manifest)
-    attached = manifest.with_attached_tests()
-    translator = dagster_dbt_translator(manifest, partitions)
-    handed = hand_over(settings, arguments, {**os.environ, **_environment_of_dbt(project, target)})
-    if handed is None:
-        dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
-        invocation = dbt.cli(
-            [*arguments, *_parsed_option(settings)],
-            manifest=attached,
-            dagster_dbt_translator=translator,
-            target_path=target,
-            raise_on_error=False,
-        )
-    else:
-        invocation = DbtCliInvocation(
-            process=handed,
-            manifest=attached,
-            dagster_dbt_translator=translator,
-            project_dir=project.project_dir,
-            target_path=target,
-            raise_on_error=False,
-            cli_version=Version(version("dbt-core")),
-        )
+    handed = hand_over(settings, arguments, {**os.environ, **_environment_of_dbt(target)})
+    try:
+        if handed is None:
+            invocation = _new_process(settings, manifest, partitions, target, arguments)
+        else:
+            context.resources.platform.note_child(handed.pid)
+            invocation = _beside(handed, manifest, partitions, target)
+    except BaseException:
+        if handed is not None:
+            handed.terminate()
+            handed.wait()
+        raise
     # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
     invocation.context = context
     return invocation
 
 
-def _environment_of_dbt(project: "DbtProject", target: Path) -> dict[str, str]:
+def _new_process(
+    settings: Settings,
+    manifest: Manifest,
+    partitions: dg.PartitionsDefinition[str],
+    target: Path,
+    arguments: Sequence[str],
+) -> "DbtCliInvocation":
+    project = dbt_project(settings)
+    dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
+    return dbt.cli(
+        [*arguments, *_parsed_option(settings)],
+        manifest=manifest.with_attached_tests(),
+        dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
+        target_path=target,
+        raise_on_error=False,
+    )
+
+
+def _beside(
+    process: "subprocess.Popen[bytes]", manifest: Manifest, partitions: dg.PartitionsDefinition[str], target: Path
+) -> "DbtCliInvocation":
+    """Read from a dbt that builds already. What is imported here takes 3 s, which it has time for."""
+    from dagster_dbt import DbtCliInvocation
+    from packaging.version import Version
+
+    from analytics_platform.reconcile import plots  # noqa: F401  (for the pictures, after the build)
+
+    return DbtCliInvocation(
+        process=process,
+        manifest=manifest.with_attached_tests(),
+        dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
+        project_dir=PROJECT_DIRECTORY,
+        target_path=target,
+        raise_on_error=False,
+        cli_version=Version(version("dbt-core")),
+    )
+
+
+def _environment_of_dbt(target: Path) -> dict[str, str]:
     """What dagster-dbt's resource sets for a process of its own, as its `cli()` does."""
     return {
         "DAGSTER_DBT_CLI": "true",
         "DBT_LOG_FORMAT": "json",
         "DBT_TARGET_PATH": str(target),
         "DBT_LOG_PATH": str(target),
-        "DBT_PROFILES_DIR": str(project.profiles_dir),
-        "DBT_PROJECT_DIR": str(project.project_dir),
+        "DBT_PROFILES_DIR": str(PROJECT_DIRECTORY),
+        "DBT_PROJECT_DIR": str(PROJECT_DIRECTORY),
     }
 
 

@@ -80,7 +80,9 @@ class DbtAhead:
     def order(self, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
         """Have it build, now or when its parse is over; None where it is gone or the project changed since."""
         process = self._process
-        if process is None or process.stdin is None or self._digest != project_digest(self._directory):
+        if process is None or process.stdin is None:
+            return None
+        if process.poll() is not None or self._digest != project_digest(self._directory):
             self._end()
             return None
         line = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode() + b"\n"
@@ -90,6 +92,7 @@ class DbtAhead:
         except OSError:
             self._end()
             return None
+        process.stdin = None
         return process
 
     def _end(self) -> None:
