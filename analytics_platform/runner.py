@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, timedelta
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from analytics_platform.core.resources import open_ledger
 from analytics_platform.core.stopwatch import measuring
 from analytics_platform.core.streams import Stream
 from analytics_platform.settings import Settings, Site
-from analytics_platform.transform.project import parsing_ahead
+from analytics_platform.transform.dbt_ahead import DbtAhead
 
 __all__ = ["RunParts", "RunReport", "Runner", "VendorResult", "Work"]
 
@@ -155,6 +154,7 @@ class Runner:
         self.job = self.definitions.resolve_implicit_global_asset_job_def()
         self.landing = Landing(settings.home.landing, clock=self.clock)
         self.lake = Lake(settings.home.lake)
+        self._ahead: DbtAhead | None = None
 
     def run(
         self,
@@ -175,7 +175,8 @@ class Runner:
             thorough: run the dbt tests too that ordinary builds leave to the job `dbt_thorough`.
         """
         report = RunReport(first_day=first_day, last_day=last_day)
-        with measuring() as watch, parsing_ahead(self.settings) if marts else nullcontext():
+        with measuring() as watch, DbtAhead(self.settings) as ahead:
+            self._ahead = ahead if marts else None
             for vendor in vendors:
                 for site in self.settings.sites:
                     if site.key not in sites:
@@ -188,6 +189,7 @@ class Runner:
                     yield result
             if marts:
                 self._marts(report, thorough=thorough)
+            self._ahead = None
         report.parts = RunParts.of(watch.seconds, time.monotonic() - self._began)
         yield report
 
@@ -296,6 +298,9 @@ class Runner:
         return result
 
     def _launch(self, work: Work, result: VendorResult, *, tags: Mapping[str, str]) -> None:
+        if self._ahead is not None:
+            # Something will be new in the lake, so that there will be a build.
+            self._ahead.begin()
         selection = [dg.AssetKey(spec.asset_key) for stream in work.streams for spec in stream.tables]
         partitions = range_tags(work.site, work.first_day, work.last_day)
         outcome = self._execute(selection, {**partitions, "vendor": work.vendor, "site": work.site, **tags})

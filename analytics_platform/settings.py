@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -241,8 +241,7 @@ def _config_path(env: dict[str, str], home: Home) -> Path | None:
 
 def _read_sites(path: Path) -> tuple[Site, ...]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return tuple(_SitesFile.model_validate(content).sites)
+        return _parsed_sites(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "cannot be read"
         raise ConfigurationError(f"{path} {reason}.", "Compare it with sites.example.yaml.") from error
@@ -251,3 +250,9 @@ def _read_sites(path: Path) -> tuple[Site, ...]:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"{path} cannot be used: {faults}.", "Compare it with sites.example.yaml.") from error
+
+
+@lru_cache(maxsize=4)
+def _parsed_sites(text: str) -> tuple[Site, ...]:
+    """A run asks for its settings 250 times, and reading YAML takes a hundred times as long as reading the file."""
+    return tuple(_SitesFile.model_validate(yaml.safe_load(text)).sites)

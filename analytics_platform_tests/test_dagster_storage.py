@@ -3,12 +3,18 @@
 # No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter.
 
 import json
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.events.log import EventLogEntry
+from dagster._core.utils import make_new_run_id
 
 from analytics_platform.dagster_storage import KeptSqliteEventLogStorage
 
@@ -123,3 +129,91 @@ def test_a_batch_is_stored_as_the_stock_class_stores_it(tmp_path: Path, monkeypa
     assert {"ASSET_MATERIALIZATION", "ASSET_MATERIALIZATION_PLANNED", "ASSET_CHECK_EVALUATION_PLANNED"} <= kinds
     assert ours["index asset_event_tags"]
     assert ours["index asset_check_executions"]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    overrides = {
+        "event_log_storage": {"module": OURS[0], "class": OURS[1], "config": {"base_dir": str(tmp_path / "runs")}},
+        "telemetry": {"enabled": False},
+    }
+    with dg.instance_for_test(temp_dir=str(tmp_path), overrides=overrides) as made:
+        yield made
+
+
+def _log_line(run_id: str, text: str) -> EventLogEntry:
+    return EventLogEntry(
+        error_info=None, level=20, user_message=text, run_id=run_id, timestamp=time.time(), job_name="a_job"
+    )
+
+
+def _lines(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    return [record.event_log_entry.user_message for record in instance.get_records_for_run(run_id).records]
+
+
+def test_whoever_reads_sees_all_that_was_told_before_in_order(instance: dg.DagsterInstance) -> None:
+    run_id = make_new_run_id()
+    told = [f"line {number}" for number in range(500)]
+    for text in told[:250]:
+        instance.event_log_storage.store_event(_log_line(run_id, text))
+    assert _lines(instance, run_id) == told[:250]
+    for text in told[250:]:
+        instance.event_log_storage.store_event(_log_line(run_id, text))
+    assert _lines(instance, run_id) == told
+
+
+def test_what_could_not_be_stored_fails_whoever_goes_on(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = instance.event_log_storage
+    run_id = make_new_run_id()
+
+    def refuse(event: EventLogEntry) -> dict[str, Any]:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(storage, "_event_to_row", refuse)
+        storage.store_event(_log_line(run_id, "lost"))
+        with pytest.raises(OSError, match="No space left"):
+            _lines(instance, run_id)
+    storage.store_event(_log_line(run_id, "stored"))
+    assert _lines(instance, run_id) == ["stored"]
+
+
+def test_a_forked_child_stores_its_own_events_and_not_its_parents(instance: dg.DagsterInstance) -> None:
+    """What waits at the moment of the fork is the parent's to store, and the child has no thread of the parent's."""
+    storage: Any = instance.event_log_storage
+    run_id = make_new_run_id()
+    storage.store_event(_log_line(run_id, "of the parent"))
+    child = os.fork()
+    if not child:  # pragma: no cover
+        try:
+            storage.store_event(_log_line(run_id, "of the child"))
+            storage._writer.drain()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert sorted(_lines(instance, run_id)) == ["of the child", "of the parent"]
+
+
+def test_a_check_that_nobody_planned_has_a_row_and_its_next_result_replaces_it(instance: dg.DagsterInstance) -> None:
+    run_id = make_new_run_id()
+    key = dg.AssetKey("by_place")
+
+    def told(passed: bool, partition: str | None) -> DagsterEvent:
+        evaluation = dg.AssetCheckEvaluation(
+            asset_key=key, check_name="adds_up", passed=passed, partition=partition, metadata={}
+        )
+        return DagsterEvent(
+            DagsterEventType.ASSET_CHECK_EVALUATION.value, "a_job", event_specific_data=evaluation, step_key="a_step"
+        )
+
+    for passed, partition in ((True, "2026-10-01|shop"), (False, "2026-10-01|blog"), (True, None), (False, None)):
+        instance.report_dagster_event(told(passed, partition), run_id)
+    instance.report_dagster_event(told(True, "2026-10-01|blog"), run_id)
+    history = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, "adds_up"), limit=10)
+    found = {record.partition: record.status.value for record in history}
+    assert len(history) == 3
+    assert found == {"2026-10-01|shop": "SUCCEEDED", "2026-10-01|blog": "SUCCEEDED", None: "FAILED"}

@@ -352,25 +352,19 @@ class Lake:
         path = self.root / "_blocked" / "partitions.parquet"
         with storage_errors("Recording blocked partitions"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(".lock")), connect() as engine:
-            engine.execute(f"CREATE TABLE blocked ({_BLOCKED_COLUMNS})")
-            if path.is_file():
-                engine.execute(f"INSERT INTO blocked BY NAME SELECT * FROM read_parquet({literal(path)})")
-            before = engine.execute("SELECT * FROM blocked ORDER BY ALL").fetchall()
-            verdicts = [(day, True) for day in failing] + [(day, False) for day in passing_days]
-            for day, is_blocked in verdicts:
-                where = [vendor, name, site, day]
-                engine.execute(
-                    "DELETE FROM blocked WHERE vendor = ? AND table_name = ? AND site_key = ? AND partition_date = ?",
-                    where,
-                )
-                if is_blocked:
-                    engine.execute("INSERT INTO blocked VALUES (?, ?, ?, ?)", where)
-            after = engine.execute("SELECT * FROM blocked ORDER BY ALL").fetchall()
+        passing = {(vendor, name, site, day) for day in passing_days}
+        failed = {(vendor, name, site, day) for day in failing}
+        with FileLock(path.with_name(".lock")):
+            before = set(self.blocked())
+            after = (before - passing - failed) | (failed - passing)
             if before == after and path.is_file():
                 return
             temporary = path.with_name(f".partitions.{os.getpid()}.tmp")
-            _copy(engine, "SELECT * FROM blocked ORDER BY ALL", temporary)
+            with connect() as engine:
+                engine.execute(f"CREATE TABLE blocked ({_BLOCKED_COLUMNS})")
+                if after:
+                    engine.executemany("INSERT INTO blocked VALUES (?, ?, ?, ?)", sorted(after))
+                _copy(engine, "SELECT * FROM blocked ORDER BY ALL", temporary)
             replace_file(temporary, path)
 
     def relation(self, spec: TableSpec, site: str, days: Iterable[date]) -> str:
@@ -385,7 +379,9 @@ class Lake:
         if not path.is_file():
             return []
         with _reading() as engine:
-            return engine.execute(f"SELECT * FROM read_parquet({literal(path)}) ORDER BY ALL").fetchall()
+            return engine.execute(
+                f"SELECT vendor, table_name, site_key, partition_date FROM read_parquet({literal(path)}) ORDER BY ALL"
+            ).fetchall()
 
     def prepare(self, specs: Iterable[TableSpec], sites: Iterable[SiteRow] | None) -> None:
         """Write what readers may count on before any partition exists: anchors, the blocked list, the list of sites.

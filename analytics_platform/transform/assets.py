@@ -37,7 +37,9 @@ from analytics_platform.core.stopwatch import measured, took
 from analytics_platform.ops_export import export_ops
 from analytics_platform.reconcile.pictures import Asked, of_mart
 from analytics_platform.settings import Settings
+from analytics_platform.transform.dbt_ahead import hand_over, parse_folder
 from analytics_platform.transform.project import (
+    PROJECT_DIRECTORY,
     dbt_executable,
     dbt_project,
     dbt_variables,
@@ -63,7 +65,9 @@ from analytics_platform.transform.translator import (
 from analytics_platform.transform.warehouse import quote, rows, warehouse_connection
 
 if TYPE_CHECKING:
-    from dagster_dbt import DbtCliResource
+    import subprocess
+
+    from dagster_dbt import DbtCliInvocation, DbtCliResource
 
 __all__ = ["DBT_ASSET", "IO_MANAGER", "WAREHOUSE_POOL", "PublishedTables", "build_transform", "slices"]
 
@@ -300,21 +304,11 @@ def _run_dbt(
     window: tuple[date, date],
 ) -> _Outcome:
     timing = _Timing()
-    project = dbt_project(settings)
     target = _run_folder(settings, context.run_id)
-    dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
     outcome = _Outcome()
     failures = _Failures()
     with _dbt_environment(settings, window):
-        invocation = dbt.cli(
-            [*_arguments(context, manifest), *_parsed_option(settings)],
-            manifest=manifest.with_attached_tests(),
-            dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
-            target_path=target,
-            raise_on_error=False,
-        )
-        # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
-        invocation.context = context
+        invocation = _invocation(context, settings, manifest, partitions, target)
         context.resources.platform.note_child(invocation.process.pid)
 
         lines = _LogLines(context.log.info)
@@ -333,7 +327,8 @@ def _run_dbt(
     exit_code = invocation.process.wait()
     context.resources.platform.note_child(None)
     timing.tell()
-    keep_parsed(settings, target)
+    for folder in (target, parse_folder(settings)):
+        keep_parsed(settings, folder)
     if exit_code != 0:
         outcome.failure = failures.describe(target / _DBT_LOG, *window, exit_code=exit_code, last_lines=lines.last)
         outcome.metadata = {
@@ -341,6 +336,82 @@ def _run_dbt(
             "failed": sorted(failures.messages),
         }
     return outcome
+
+
+def _invocation(
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    manifest: Manifest,
+    partitions: dg.PartitionsDefinition[str],
+    target: Path,
+) -> "DbtCliInvocation":
+    """A dbt that builds: the one that waits for it (`dbt_ahead`), else a new process."""
+    arguments = _arguments(context, manifest)
+    handed = hand_over(settings, arguments, {**os.environ, **_environment_of_dbt(target)})
+    try:
+        if handed is None:
+            invocation = _new_process(settings, manifest, partitions, target, arguments)
+        else:
+            context.resources.platform.note_child(handed.pid)
+            invocation = _beside(handed, manifest, partitions, target)
+    except BaseException:
+        if handed is not None:
+            handed.terminate()
+            handed.wait()
+        raise
+    # Given to cli() it would look for the manifest in the asset's metadata, where @dbt_assets puts it.
+    invocation.context = context
+    return invocation
+
+
+def _new_process(
+    settings: Settings,
+    manifest: Manifest,
+    partitions: dg.PartitionsDefinition[str],
+    target: Path,
+    arguments: Sequence[str],
+) -> "DbtCliInvocation":
+    project = dbt_project(settings)
+    dbt = _dbt_cli()(project_dir=project, profiles_dir=str(project.profiles_dir), dbt_executable=dbt_executable())
+    return dbt.cli(
+        [*arguments, *_parsed_option(settings)],
+        manifest=manifest.with_attached_tests(),
+        dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
+        target_path=target,
+        raise_on_error=False,
+    )
+
+
+def _beside(
+    process: "subprocess.Popen[bytes]", manifest: Manifest, partitions: dg.PartitionsDefinition[str], target: Path
+) -> "DbtCliInvocation":
+    """Read from a dbt that builds already. What is imported here takes 3 s, which it has time for."""
+    from dagster_dbt import DbtCliInvocation
+    from packaging.version import Version
+
+    from analytics_platform.reconcile import plots  # noqa: F401  (for the pictures, after the build)
+
+    return DbtCliInvocation(
+        process=process,
+        manifest=manifest.with_attached_tests(),
+        dagster_dbt_translator=dagster_dbt_translator(manifest, partitions),
+        project_dir=PROJECT_DIRECTORY,
+        target_path=target,
+        raise_on_error=False,
+        cli_version=Version(version("dbt-core")),
+    )
+
+
+def _environment_of_dbt(target: Path) -> dict[str, str]:
+    """What dagster-dbt's resource sets for a process of its own, as its `cli()` does."""
+    return {
+        "DAGSTER_DBT_CLI": "true",
+        "DBT_LOG_FORMAT": "json",
+        "DBT_TARGET_PATH": str(target),
+        "DBT_LOG_PATH": str(target),
+        "DBT_PROFILES_DIR": str(PROJECT_DIRECTORY),
+        "DBT_PROJECT_DIR": str(PROJECT_DIRECTORY),
+    }
 
 
 class _Timing:

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +43,6 @@ __all__ = [
     "load_manifest",
     "manifest_path",
     "parsed_before",
-    "parsing_ahead",
     "project_digest",
 ]
 
@@ -147,43 +145,8 @@ def _is_writable(directory: Path) -> bool:
     return os.access(target if target.is_dir() else directory, os.W_OK)
 
 
-_ahead: dict[Path, subprocess.Popen[bytes]] = {}
-"""Home → the `dbt parse` that runs ahead of its next build."""
-
-
-@contextmanager
-def parsing_ahead(settings: Settings, directory: Path = PROJECT_DIRECTORY) -> Iterator[None]:
-    """Inside the block, dbt parses the project for this home beside whatever else is done, if it never did before.
-
-    What dbt parsed is of no use in another home: the paths of the warehouse and of the lake are in it. A build that
-    starts meanwhile waits for the rest of it (`parsed_before`); a parse that fails is left to the build to tell.
-    """
-    if _parsed(settings).is_file() or settings.home.root in _ahead:
-        yield
-        return
-    target = settings.home.dbt_target / "ahead"
-    with storage_errors("Preparing the dbt project"):
-        target.mkdir(parents=True, exist_ok=True)
-        settings.home.warehouse.parent.mkdir(parents=True, exist_ok=True)
-    command = [dbt_executable(), "parse", "--quiet", "--log-level-file", "none", "--no-write-json"]
-    command += ["--project-dir", str(directory), "--profiles-dir", str(directory), "--target-path", str(target)]
-    environment = {**os.environ, **dbt_variables(settings)}
-    with subprocess.Popen(  # noqa: S603  (our own executable, no shell)
-        command, env=environment, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as child:
-        _ahead[settings.home.root] = child
-        try:
-            yield
-        finally:
-            _ahead.pop(settings.home.root, None)
-            child.kill()
-
-
 def parsed_before(settings: Settings) -> Path | None:
-    """What dbt parsed for this home the last time, or is parsing now (then this waits), None where it never did."""
-    child = _ahead.pop(settings.home.root, None)
-    if child is not None and child.wait() == 0:
-        keep_parsed(settings, settings.home.dbt_target / "ahead")
+    """What dbt parsed for this home the last time; None where it never did."""
     path = _parsed(settings)
     return path if path.is_file() else None
 

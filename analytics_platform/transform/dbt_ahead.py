@@ -1,0 +1,152 @@
+"""A dbt that has parsed the project and waits for its order, beside whatever a run does before it builds.
+
+Belongs here: both ends of the waiting process: starting it, handing it a build, and what it runs. Does not belong here:
+what a build is asked (`assets`), where the project and what was parsed lie (`project`).
+
+Python, dbt's imports and its parse take 5 CPU seconds before the first node, 12 in a home that never built (what dbt
+parsed depends on the home's paths, so it cannot come with the package). A `run` or `demo` spends them while vendors
+answer. The process ends when its standard input does: with its parent, however that ends.
+
+`python -m analytics_platform.transform.dbt_ahead PROJECT_DIRECTORY TARGET_DIRECTORY`: reads one line of JSON with
+`arguments` and `environment`, writes what dbt writes, exits as dbt does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from analytics_platform.core.durable import storage_errors
+from analytics_platform.settings import Settings
+from analytics_platform.transform.project import (
+    PROJECT_DIRECTORY,
+    dbt_variables,
+    project_digest,
+)
+
+__all__ = ["DbtAhead", "hand_over", "parse_folder"]
+
+_waiting: Final[dict[Path, DbtAhead]] = {}
+"""Home → the process that waits for its next build."""
+
+
+class DbtAhead:
+    """At most one waiting process a home, from `begin` until it is handed a build or the block ends."""
+
+    def __init__(self, settings: Settings, directory: Path = PROJECT_DIRECTORY) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._folder = parse_folder(settings)
+        self._digest = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if _waiting.get(self._settings.home.root) is self:
+            del _waiting[self._settings.home.root]
+            self._end()
+
+    def begin(self) -> None:
+        """Start the process; does nothing where it was started before."""
+        home = self._settings.home
+        if self._process is not None or home.root in _waiting:
+            return
+        with storage_errors("Preparing the dbt project"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            home.warehouse.parent.mkdir(parents=True, exist_ok=True)
+        self._digest = project_digest(self._directory)
+        command = [sys.executable, "-m", "analytics_platform.transform.dbt_ahead"]
+        self._process = subprocess.Popen(  # noqa: S603  (our own module, no shell)
+            [*command, str(self._directory), str(self._folder)],
+            env={**os.environ, **dbt_variables(self._settings), "PYTHONUNBUFFERED": "1"},
+            cwd=self._directory,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        _waiting[home.root] = self
+
+    def order(self, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
+        """Have it build, now or when its parse is over; None where it is gone or the project changed since."""
+        process = self._process
+        if process is None or process.stdin is None:
+            return None
+        if process.poll() is not None or self._digest != project_digest(self._directory):
+            self._end()
+            return None
+        line = json.dumps({"arguments": list(arguments), "environment": dict(environment)}).encode() + b"\n"
+        try:
+            process.stdin.write(line)
+            process.stdin.close()
+        except OSError:
+            self._end()
+            return None
+        process.stdin = None
+        return process
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # a line that never left
+                    pipe.close()
+
+
+def hand_over(
+    settings: Settings, arguments: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes] | None:
+    """Give a build to the process that waits for this home; None where none does.
+
+    Args:
+        arguments: of dbt, its verb first.
+        environment: the whole environment dbt sees.
+    """
+    ahead = _waiting.pop(settings.home.root, None)
+    return None if ahead is None else ahead.order(arguments, environment)
+
+
+def parse_folder(settings: Settings) -> Path:
+    """Where the waiting process leaves what it parsed."""
+    return settings.home.dbt_target / "ahead"
+
+
+def main(directory: str, target: str) -> int:
+    """Parse, wait for the order, build."""
+    from dbt.cli.main import dbtRunner
+    from dbt_common.events.functions import reset_metadata_vars
+
+    quiet = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-write-json"]
+    where = ["--project-dir", directory, "--profiles-dir", directory, "--target-path", target]
+    parsed = dbtRunner().invoke(["parse", *quiet, *where])
+    line = sys.stdin.readline()
+    if not line:
+        return 0
+    order: dict[str, Any] = json.loads(line)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    # dbt reads the window's variables once a process.
+    reset_metadata_vars()
+    # A parse that failed is left to the build to tell.
+    manifest: Any = parsed.result if parsed.success else None
+    done = dbtRunner(manifest=manifest).invoke(order["arguments"])
+    if done.success:
+        return 0
+    return 1 if done.exception is None else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

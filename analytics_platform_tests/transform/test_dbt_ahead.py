@@ -1,0 +1,117 @@
+"""The dbt that waits: it builds what it is told with the environment it is told, and never outlives its use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from analytics_platform.settings import Settings
+from analytics_platform.transform.dbt_ahead import DbtAhead, hand_over, parse_folder
+from analytics_platform.transform.project import dbt_variables
+from analytics_platform_tests.transform.synthetic import settings_for
+
+PROJECT = "name: tiny\nversion: '1.0.0'\nconfig-version: 2\nprofile: tiny\nmodel-paths: [models]\n"
+PROFILE = """\
+tiny:
+  target: dev
+  outputs:
+    dev: {type: duckdb, path: "{{ env_var('ANALYTICS_PLATFORM_WAREHOUSE') }}"}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "dbt_project"
+    (folder / "models").mkdir(parents=True)
+    (folder / "dbt_project.yml").write_text(PROJECT, encoding="utf-8")
+    (folder / "profiles.yml").write_text(PROFILE, encoding="utf-8")
+    model = "select '{{ dbt_metadata_envs.get('WINDOW_START') }}' as window_start"
+    (folder / "models" / "one.sql").write_text(model, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_for(tmp_path / "home")
+
+
+def _order(settings: Settings, project: Path, select: str = "one") -> subprocess.Popen[bytes] | None:
+    where = ["--project-dir", str(project), "--profiles-dir", str(project), "--target-path", str(project / "target")]
+    environment = {
+        **os.environ,
+        **dbt_variables(settings),
+        "DBT_LOG_FORMAT": "json",
+        "DBT_ENV_CUSTOM_ENV_WINDOW_START": "2026-10-05",
+    }
+    return hand_over(settings, ["build", "--log-level-file", "none", *where, "--select", select], environment)
+
+
+def test_it_builds_with_the_variables_of_the_order_and_leaves_its_parse(settings: Settings, project: Path) -> None:
+    with DbtAhead(settings, project) as ahead:
+        ahead.begin()
+        process = _order(settings, project)
+        assert process is not None
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+        assert b'"LogModelResult"' in said
+        assert _order(settings, project) is None, "it builds once"
+    with duckdb.connect(str(settings.home.warehouse), read_only=True) as connection:
+        # The parse before the order knew no window.
+        assert connection.execute("SELECT window_start FROM one").fetchall() == [("2026-10-05",)]
+    assert (parse_folder(settings) / "partial_parse.msgpack").is_file()
+
+
+def test_a_build_that_fails_ends_as_dbts_own_does(settings: Settings, project: Path) -> None:
+    (project / "models" / "one.sql").write_text("select 1 / 'x' as x from nowhere", encoding="utf-8")
+    with DbtAhead(settings, project) as ahead:
+        ahead.begin()
+        process = _order(settings, project)
+        assert process is not None
+        said, _ = process.communicate()
+        assert process.returncode == 1
+        assert b"nowhere" in said
+
+
+def test_a_parse_that_fails_is_told_by_the_build(settings: Settings, project: Path) -> None:
+    (project / "models" / "one.sql").write_text("select * from {{ ref('not_there') }}", encoding="utf-8")
+    with DbtAhead(settings, project) as ahead:
+        ahead.begin()
+        process = _order(settings, project)
+        assert process is not None
+        said, _ = process.communicate()
+        assert process.returncode == 2
+        assert b"not_there" in said
+
+
+def test_a_project_that_changed_meanwhile_is_not_built_from_the_old_parse(settings: Settings, project: Path) -> None:
+    with DbtAhead(settings, project) as ahead:
+        ahead.begin()
+        process = ahead._process
+        assert process is not None
+        (project / "models" / "two.sql").write_text("select 2 as x", encoding="utf-8")
+        assert _order(settings, project) is None
+        assert process.poll() is not None
+
+
+def test_without_an_order_it_ends_with_the_run(settings: Settings, project: Path) -> None:
+    with DbtAhead(settings, project) as ahead:
+        ahead.begin()
+        process = ahead._process
+        assert process is not None
+    assert process.poll() is not None
+    assert _order(settings, project) is None
+
+
+def test_it_ends_when_its_parent_is_gone(settings: Settings, project: Path) -> None:
+    with DbtAhead(settings, project) as ahead:
+        ahead.begin()
+        process = ahead._process
+        assert process is not None
+        assert process.stdin is not None
+        process.stdin.close()  # what the kernel does for a parent that was killed
+        assert process.wait(60) == 0
+        assert _order(settings, project) is None, "a dead one is handed nothing"
