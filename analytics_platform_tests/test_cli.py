@@ -212,20 +212,26 @@ keep_sigterm()
 from dagster._utils.interrupts import capture_interrupts
 with capture_interrupts():
     pass
-while True:
-    print("up", flush=True)
-    signal.pause()
+print("up", flush=True)
+for line in sys.stdin:
+    print(line, end="", flush=True)
 """
 
 
 def test_a_job_in_the_background_ends_at_sigterm_after_dagster_has_run() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", _IN_THE_BACKGROUND], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", _IN_THE_BACKGROUND],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as job:
+        assert job.stdin is not None
         assert job.stdout is not None
         assert job.stdout.readline() == b"up\n"
         job.send_signal(signal.SIGINT)
-        assert job.stdout.readline() == b"up\n", "a terminal's Ctrl-C is not for it"
+        job.stdin.write(b"still here\n")
+        job.stdin.flush()
+        assert job.stdout.readline() == b"still here\n", "a terminal's Ctrl-C is not for it"
         job.send_signal(signal.SIGTERM)
         # What Python gives a process that ends by KeyboardInterrupt.
         assert job.wait(timeout=30) == -signal.SIGINT
