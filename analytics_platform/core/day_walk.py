@@ -246,7 +246,7 @@ class _Walk:
                 yield self._noted(
                     _settling(replace(page, is_last=is_last, context=context), settles if is_last else None)
                 )
-                if is_last or (is_rising and self._is_too_large(scope, page)):
+                if is_last or (is_rising and page.sequence == 0 and self._is_far(scope, page, instants, until)):
                     return
         except CursorExpired:
             if not survives or call not in self._open:
@@ -368,6 +368,14 @@ class _Walk:
             return False
         most = self._part_pages if scope.is_part else min(2 * self._plan.pages_at_once, _WHOLE_PAGES)
         return self._pages(size.total) > most
+
+    def _is_far(self, scope: Scope, page: Page, instants: Sequence[datetime], until: datetime) -> bool:
+        """Whether, records being spread evenly over the day, two more cuts would not reach an instant from here."""
+        size = self._plan.size_of(page)
+        if scope.is_part or size.total is None or not size.has_parts or not instants:
+            return False
+        share = min(1.0, max(0.0, (until - min(instants)) / timedelta(days=1)))
+        return self._pages(math.ceil(size.total * share)) > 2 * self._part_pages
 
     def _size(self, page: Page) -> dict[str, str]:
         size = self._plan.size_of(page)

@@ -288,6 +288,23 @@ def test_a_day_cut_at_both_ends_with_little_left_is_asked_from_the_first_end_aga
     assert vendor.requests <= 28 + 5 + 1
 
 
+def test_a_large_day_in_a_range_is_parted_before_its_older_end_is_cut_too(tmp_path: Path) -> None:
+    newer = [Visit(v.at + timedelta(days=1), 10_000 + v.id, v.seconds) for v in evenly(430, 1)]
+    home = Home(tmp_path, pages_at_once=1000)
+    vendor = Vendor([*evenly(1200, 1, bounces=0.05), *newer], fail={n: Killed() for n in range(51, 1000, 51)})
+    while True:
+        try:
+            outcome = home.run(vendor, span(2))
+        except Killed:
+            continue
+        break
+    assert outcome.error is None
+    assert len(home.ids(span(2))) == 1630
+    # Seven pages of the large day twice, one that tells how large it is, one that counts, the ends of parts.
+    killed = vendor.requests // 51
+    assert vendor.requests - killed <= 43 + 120 + 7 + 1 + 1 + 12
+
+
 def test_a_day_that_has_no_parts_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
     home, vendor = Home(tmp_path), Vendor([*evenly(610, 1, bounces=1.0)])
     outcome = home.hours(vendor, span(1), 5)
