@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import count, pairwise
@@ -210,6 +210,9 @@ class _Walk:
         cut = self._open[call]
         yield from self._meeting(scope, cut, settles=settles)
         if self._meeting_call(scope) not in self._done:
+            sample = self._open.get(self._sampled_call(scope))
+            if sample is not None and not self._parts_of(scope, cut):
+                cut = replace(cut, context=sample.context)
             yield from self._parts(scope, cut, settles=settles)
 
     def _meeting_call(self, scope: Scope) -> str:
@@ -246,8 +249,14 @@ class _Walk:
                 yield self._noted(
                     _settling(replace(page, is_last=is_last, context=context), settles if is_last else None)
                 )
-                if is_last or (is_rising and page.sequence == 0 and self._is_far(scope, page, instants, until)):
+                if is_last:
                     return
+                if is_rising and page.sequence == 0 and self._is_far(scope, page, instants, until):
+                    if self._plan.size_of(page).has_parts:
+                        return
+                    sample = yield from self._sampled(scope)
+                    if self._plan.size_of(sample).has_parts:
+                        return
         except CursorExpired:
             if not survives or call not in self._open:
                 raise
@@ -372,10 +381,21 @@ class _Walk:
     def _is_far(self, scope: Scope, page: Page, instants: Sequence[datetime], until: datetime) -> bool:
         """Whether, records being spread evenly over the day, two more cuts would not reach an instant from here."""
         size = self._plan.size_of(page)
-        if scope.is_part or size.total is None or not size.has_parts or not instants:
+        if scope.is_part or size.total is None or not instants:
             return False
         share = min(1.0, max(0.0, (until - min(instants)) / timedelta(days=1)))
         return self._pages(math.ceil(size.total * share)) > 2 * self._part_pages
+
+    def _sampled_call(self, scope: Scope) -> str:
+        return f"{self._plan.name}/{scope}/sampled"
+
+    def _sampled(self, scope: Scope) -> Generator[Page, None, Page]:
+        """A page of the other end, to make parts of: the oldest records may be all alike (a burst of a bot)."""
+        call = self._sampled_call(scope)
+        page = next(iter(self._plan.search(scope, "desc", call)))
+        page = replace(page, sequence=0, is_last=False, context={**page.context, **self._size(page)})
+        yield self._noted(page)
+        return page
 
     def _size(self, page: Page) -> dict[str, str]:
         size = self._plan.size_of(page)
