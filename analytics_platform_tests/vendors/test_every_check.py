@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analytics_platform.core import lake as lake_module
+from analytics_platform.core import staging, streamed_table
 from analytics_platform.core.checks import CHECK_NAMES
 from analytics_platform.core.clock import SystemClock
 from analytics_platform.core.errors import LandingCorrupt
@@ -17,6 +17,7 @@ from analytics_platform.core.fetch import Fetcher, SiteContext
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Landing
 from analytics_platform.core.quota import Ledger
+from analytics_platform.core.raw_records import raw_records
 from analytics_platform.core.vendor_checks import VendorCheck
 from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import World, generate
@@ -159,8 +160,8 @@ def test_a_decoder_that_drops_a_pages_first_record_is_noticed(
     lake = Lake(tmp_path / "lake")
     assert lake.decode(spec, [(batch, batch.days)], site=batch.site)
 
-    raw_records = lake_module._raw_records
-    monkeypatch.setattr(lake_module, "_raw_records", lambda *given, **named: raw_records(*given, **named)[1:])
+    for decoder in (staging, streamed_table):
+        monkeypatch.setattr(decoder, "raw_records", lambda *given, **named: raw_records(*given, **named)[1:])
     with pytest.raises(LandingCorrupt, match=f"{name} gives .* fault of the decoder"):
         Lake(tmp_path / "again").decode(spec, [(batch, batch.days)], site=batch.site)
     assert not list((tmp_path / "again").rglob("part.parquet"))
