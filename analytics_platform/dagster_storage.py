@@ -158,7 +158,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
 
     def dispose(self) -> None:
         """Store what waits, close what is kept."""
-        self._writer.drain()
+        self._writer.stop()
         for engine in self._engines.values():
             engine.dispose()
         self._engines.clear()
@@ -256,6 +256,7 @@ class _Writer:
         self._waiting: list[EventLogEntry] = []
         self._is_storing = False
         self._is_awaited = False
+        self._is_stopping = False
         self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
 
@@ -282,6 +283,22 @@ class _Writer:
             self._is_awaited = False
             self._raise_failure()
 
+    def stop(self) -> None:
+        """`drain`, and the thread is gone; what is given later begins another.
+
+        A thread that is alive while the interpreter ends keeps modules alive, and engines report them as leaked.
+        """
+        try:
+            self.drain()
+        finally:
+            with self._changed:
+                thread = self._thread
+                self._is_stopping = True
+                self._changed.notify_all()
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+            self._is_stopping = False
+
     def _begin_after_fork(self) -> None:
         """A forked child has no such thread, and what waited is its parent's to store."""
         if self._pid != os.getpid():
@@ -295,7 +312,8 @@ class _Writer:
     def _work(self) -> None:
         while True:
             with self._changed:
-                if not self._changed.wait_for(lambda: bool(self._waiting), timeout=_IDLE_SECONDS):
+                self._changed.wait_for(lambda: bool(self._waiting) or self._is_stopping, timeout=_IDLE_SECONDS)
+                if not self._waiting:
                     self._thread = None
                     return
                 self._changed.wait_for(lambda: self._is_awaited, timeout=_GATHER_SECONDS)
@@ -316,4 +334,4 @@ _writers: weakref.WeakSet[_Writer] = weakref.WeakSet()
 @atexit.register
 def _store_what_waits() -> None:
     for writer in list(_writers):
-        writer.drain()
+        writer.stop()

@@ -4,6 +4,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,3 +218,14 @@ def test_a_check_that_nobody_planned_has_a_row_and_its_next_result_replaces_it(i
     found = {record.partition: record.status.value for record in history}
     assert len(history) == 3
     assert found == {"2026-10-01|shop": "SUCCEEDED", "2026-10-01|blog": "SUCCEEDED", None: "FAILED"}
+
+
+def test_no_thread_is_left_when_the_storage_is_closed(instance: dg.DagsterInstance) -> None:
+    def threads() -> int:
+        return sum(thread.name == "event log" for thread in threading.enumerate())
+
+    before = threads()
+    instance.event_log_storage.store_event(_log_line(make_new_run_id(), "told"))
+    assert threads() == before + 1
+    instance.event_log_storage.dispose()
+    assert threads() == before
