@@ -167,6 +167,17 @@ class Home:
                 break
         return outcome
 
+    def through_cuts(self, vendor: Vendor, days: Sequence[date]) -> None:
+        """Runs until nothing is deferred, whatever cuts them."""
+        while True:
+            try:
+                outcome = self.run(vendor, days)
+            except Killed:
+                continue
+            assert outcome.error is None
+            if outcome.deferred is None:
+                return
+
     def ids(self, days: Sequence[date]) -> list[int]:
         return sorted(int(i) for i in self.lake.frame(SPEC, "shop", days)["id"])
 
@@ -222,14 +233,7 @@ def test_days_of_a_range_cut_at_every_fiftieth_page_cost_a_page_a_cut(tmp_path: 
     failure = FAILURES[cut]
     vendor.fail = {n: failure() for n in range(51, 1200, 51)}
     planned = len(vendor.fail)
-    while True:
-        try:
-            outcome = home.run(vendor, span(20))
-        except Killed:
-            continue
-        assert outcome.error is None
-        if outcome.deferred is None:
-            break
+    home.through_cuts(vendor, span(20))
     made = planned - len(vendor.fail)
     assert made >= 19
     assert home.ids(span(20)) == list(range(10_000))
@@ -246,14 +250,7 @@ def test_a_large_day_cut_at_every_fiftieth_page_is_walked_once(
     failure = FAILURES[cut]
     vendor.fail = {n: failure() for n in range(51, 600, 51)}
     planned = len(vendor.fail)
-    while True:
-        try:
-            outcome = home.run(vendor, span(1))
-        except Killed:
-            continue
-        assert outcome.error is None
-        if outcome.deferred is None:
-            break
+    home.through_cuts(vendor, span(1))
     made = planned - len(vendor.fail)
     assert made >= 6
     assert home.ids(span(1)) == list(range(30_000))
@@ -294,13 +291,7 @@ def test_a_large_day_in_a_range_is_parted_before_its_older_end_is_cut_too(tmp_pa
     home = Home(tmp_path, pages_at_once=1000)
     large = [replace(v, seconds=0.0) if v.id < burst else v for v in evenly(1200, 1, bounces=0.05)]
     vendor = Vendor([*large, *newer], fail={n: Killed() for n in range(51, 1000, 51)})
-    while True:
-        try:
-            outcome = home.run(vendor, span(2))
-        except Killed:
-            continue
-        break
-    assert outcome.error is None
+    home.through_cuts(vendor, span(2))
     assert len(home.ids(span(2))) == 1630
     # Seven pages of the large day twice, one that tells how large it is, one that counts, the ends of parts.
     killed = vendor.requests // 51
