@@ -409,9 +409,9 @@ class _Walk:
         total = cut.context.get(_TOTAL)
         size = "" if total is None else f" ({total} records, {self._pages(int(total))} requests)"
         return ConfigurationError(
-            f"{scope.first_day} has more {self._plan.name} than can be asked for under this quota{size}: the vendor "
-            f"finds them by day only, and {self._plan.pages_at_once} requests at a time do not reach through it.",
-            "A plan with more requests reaches through it; what is landed stays. Until then this day stays missing.",
+            f"{scope.first_day} has more {self._plan.name} than can be asked for under this quota{size}: nothing "
+            f"the vendor searches by tells them apart, and {self._plan.pages_at_once} requests at once do not suffice.",
+            "Set a plan with more requests an hour for this site in sites.yaml. What is landed stays.",
         )
 
     def _pages(self, records: int) -> int:

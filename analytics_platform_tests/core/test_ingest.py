@@ -359,6 +359,25 @@ def test_a_429_defers_the_rest_and_the_run_is_green(house: House, vendors: Sandb
     assert timedelta(minutes=55) < deferral.resume_at - datetime.now(UTC) < timedelta(minutes=65)
 
 
+def test_a_partition_whose_mark_was_lost_is_marked_by_the_next_run_without_a_request(
+    house: House, vendors: Sandbox
+) -> None:
+    """A kill may lose the last events of a run, after the lake has the partition."""
+    (stream,) = [stream for stream in streams_of("pirsch") if stream.span == "day"]
+    for is_first in (True, False):
+        vendors.requests.clear()
+        with dg.DagsterInstance.ephemeral() as forgetful:
+            done = Runner(house.settings, forgetful).job.execute_in_process(
+                asset_selection=[dg.AssetKey(spec.asset_key) for spec in stream.tables],
+                instance=forgetful,
+                tags=range_tags("shop", FIRST_DAY, FIRST_DAY),
+            )
+            assert done.success
+            for spec in stream.tables:
+                assert set(metadata_of(forgetful, spec)) == {partition_key(FIRST_DAY, "shop")}
+        assert (vendors.requests.count(vendor="pirsch") > 0) == is_first
+
+
 def _requests_a_day(house: House, vendors: Sandbox, stream: Stream) -> int:
     """How many statistics requests one finished day costs, measured on the other site."""
     vendors.requests.clear()
