@@ -163,12 +163,7 @@ class Ledger(LedgerQuestions):
         with self._lock:
             with suppress(StorageError):  # then it stays spent
                 self._give_back()
-            self._close_driver()
-            if self._engine is not None:
-                self._engine.dispose()
-                self._engine = None
-            if self._file is not None:
-                self._file.forget()
+            self._close()
 
     def __enter__(self) -> Self:
         return self
