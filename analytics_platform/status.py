@@ -6,6 +6,7 @@ verb (`quota_view`).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -14,6 +15,7 @@ from analytics_platform.core.landing import Landing
 from analytics_platform.core.outbox_messages import Counts
 from analytics_platform.core.quota_policy import Deferral, WindowUsage
 from analytics_platform.core.resources import VendorResource, open_ledger
+from analytics_platform.core.truths import HELD_BACK
 from analytics_platform.settings import Settings, Site
 
 __all__ = ["Finding", "Status", "VendorStatus", "diagnose", "read_outbox", "read_status"]
@@ -21,7 +23,9 @@ __all__ = ["Finding", "Status", "VendorStatus", "diagnose", "read_outbox", "read
 
 @dataclass(frozen=True, kw_only=True)
 class VendorStatus:
-    """One vendor at one site. Days are partition days of the vendor's first table."""
+    """One vendor at one site. Days are partition days of the vendor's first table; a complete day is one that the marts
+    may use: decoded, and not held back by a failed blocking check.
+    """
 
     vendor: str
     site: str
@@ -95,7 +99,7 @@ def _vendor_status(
     vendor: str,
     site: Site,
     deferrals: tuple[Deferral, ...],
-    blocked: list[tuple[str, str, str, date]],
+    blocked: Collection[tuple[str, str, str, date]],
 ) -> VendorStatus:
     from analytics_platform.vendors import streams_of
 
@@ -103,6 +107,8 @@ def _vendor_status(
     landing = Landing(settings.home.landing)
     stream = next((s for s in streams_of(vendor) if s.span != "snapshot"), streams_of(vendor)[0])
     table = stream.tables[0]
+    of_site = {(name, day) for v, name, key, day in blocked if v == vendor and key == site.key}
+    held_back = {day for name, day in of_site if name == table.name or name.startswith(HELD_BACK)}
     days = lake.days(table, site.key)
     newest = days[-1] if days else None
     landed = [b.landed_at for b in landing.batches(vendor, stream.name, site.key) if b.landed_at is not None]
@@ -111,12 +117,12 @@ def _vendor_status(
         vendor=vendor,
         site=site.key,
         missing_variables=_resource(vendor).missing_variables(site.ids(vendor) or {}),
-        complete_days=len(days),
+        complete_days=len(set(days) - held_back),
         newest_day=newest,
         newest_rows=lake.row_counts(table, site.key, [newest]).get(newest, 0) if newest else 0,
         landed_at=max(landed, default=None),
         deferred_until=min(waiting, default=None),
-        blocked_partitions=sum(1 for v, _, key, _ in blocked if v == vendor and key == site.key),
+        blocked_partitions=len(of_site),
     )
 
 

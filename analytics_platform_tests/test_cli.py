@@ -251,6 +251,7 @@ def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_re
     told = before["expected_vendor_count"] - len(before["left_out"])
     assert [each["vendor"] for each in before["left_out"]] == ["kissmetrics"]
     assert (told, before["expected_vendor_count"]) == (4, 5)
+    complete = {(row["vendor"], row["site"]): row["complete_days"] for row in shell.json("status")["vendors"]}
 
     _lose_a_page(shell.home, day, site, monkeypatch)
     done = shell.run("run", "--from", str(day), "--to", str(day), "--vendor", "inspectlet", "--site", site)
@@ -273,8 +274,10 @@ def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_re
     traffic = catalog.read("fct_daily_traffic", day, day, site=site, vendor="inspectlet")
     assert traffic["sessions"].isna().all()
     assert set(traffic["reason_null"]) == {"all=partition_blocked"}
-    status = {(row["vendor"], row["site"]): row["blocked_partitions"] for row in shell.json("status")["vendors"]}
-    assert {key for key, blocked in status.items() if blocked} == {("inspectlet", site)}
+    status = {(row["vendor"], row["site"]): row for row in shell.json("status")["vendors"]}
+    assert {key for key, row in status.items() if row["blocked_partitions"]} == {("inspectlet", site)}
+    left = {key: row["complete_days"] for key, row in status.items()}
+    assert left == complete | {("inspectlet", site): complete["inspectlet", site] - 1}
 
 
 def _lose_a_page(home: Path, day: date, site: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,8 @@ BENCHMARKS = (
     Benchmark(
         module="resume",
         title="A thousand pages, cut again and again",
-        shows="The same rows as without a cut, and at most one request more for each cut.",
+        shows="The same rows as without a cut, and at most one request more for each cut of a day's partition (of a "
+        "search over twenty days: shown, not judged).",
         arguments=("--pages", "1000", "--every", "50"),
         short=("--pages", "100", "--every", "20", "--days", "1"),
     ),
