@@ -53,6 +53,32 @@ class Shell:
         return json.loads(done.stdout)
 
 
+class Verbs:
+    """The command in this process, where it is about what a verb answers and not about a process of its own."""
+
+    def screen(self, *arguments: str) -> str:
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output or repr(done.exception)
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.screen(*arguments, "--json"))
+
+
+@pytest.fixture
+def verbs(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Verbs:
+    """Verbs on the shell's home; this process has nothing else of the platform's in its environment."""
+    point_at(shell.home, monkeypatch)
+    return Verbs()
+
+
+def point_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PLATFORM_VARIABLES) and "REFUSED" not in name:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(home))
+
+
 @pytest.fixture(scope="module")
 def shell(demo_run: DemoRun, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """The demo's home, to write to."""
@@ -75,16 +101,16 @@ def test_the_demo_again_spends_no_request(shell: Shell) -> None:
     assert report["marts_message"] == "nothing new since the last publish"
 
 
-def test_status_quota_and_sql_answer_without_the_sandbox(shell: Shell) -> None:
-    status = shell.json("status")
+def test_status_quota_and_sql_answer_without_the_sandbox(verbs: Verbs) -> None:
+    status = verbs.json("status")
     assert {(row["vendor"], row["complete_days"]) for row in status["vendors"] if row["vendor"] == "pirsch"} == {
         ("pirsch", DAYS)
     }
     assert status["published_version"] == 1
-    quota = shell.json("quota")
+    quota = verbs.json("quota")
     assert {row["account"].partition(":")[0] for row in quota["windows"]} >= {"smartlook", "pirsch", "kameleoon"}
     assert all(row["used"] <= row["limit"] for row in quota["windows"])
-    [counted] = shell.json("sql", "SELECT count(DISTINCT vendor) AS vendors FROM fct_daily_traffic")
+    [counted] = verbs.json("sql", "SELECT count(DISTINCT vendor) AS vendors FROM fct_daily_traffic")
     assert counted == {"vendors": 5}
 
 
@@ -112,11 +138,7 @@ def test_every_command_of_the_question_pages_answers(
 ) -> None:
     """On the demo's first three weeks. With FINISHED_DEMO, the home of a whole one, no answer may be empty."""
     whole = os.environ.get("FINISHED_DEMO")
-    home = whole or str(request.getfixturevalue("shell").home)
-    for name in list(os.environ):
-        if name.startswith(PLATFORM_VARIABLES) and "REFUSED" not in name:
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", home)
+    point_at(Path(whole) if whole else request.getfixturevalue("shell").home, monkeypatch)
     done = (command if whole else command.within(str(LAST_DAY))).run()
     if command.needs_four_weeks and not whole:
         assert done.exit_code == 0 or isinstance(done.exception, PlatformError), done.output
@@ -217,7 +239,7 @@ def test_a_job_in_the_background_ends_at_sigterm_after_dagster_has_run() -> None
 
 
 def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_reader_is_told(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
+    shell: Shell, verbs: Verbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole road: the decoder loses a record, a truth fails, dbt leaves the vendor's day out, it is published so.
 
@@ -225,23 +247,23 @@ def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_re
     """
     day, site = date(2026, 10, 6), "shop"
     asked = ("reconcile", str(day), "--site", site, "--metric", "sessions")
-    (before,) = shell.json(*asked)
+    (before,) = verbs.json(*asked)
     told = before["expected_vendor_count"] - len(before["left_out"])
     assert [each["vendor"] for each in before["left_out"]] == ["kissmetrics"]
     assert (told, before["expected_vendor_count"]) == (4, 5)
 
-    _lose_a_page(shell.home, day, site, monkeypatch)
+    _lose_a_page(day, site, monkeypatch)
     done = shell.run("run", "--from", str(day), "--to", str(day), "--vendor", "inspectlet", "--site", site)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    (after,) = shell.json(*asked)
+    (after,) = verbs.json(*asked)
     assert {each["vendor"]: each["reason"] for each in after["left_out"]} == {
         "inspectlet": "partition_blocked",
         "kissmetrics": "fewer_than_two_snapshots",
     }
     numbers = [{line["vendor"]: line["value"] for line in report["lines"]} for report in (before, after)]
     assert numbers[1] == numbers[0] | {"inspectlet": None}, "the other vendors' numbers stay"
-    screen = shell.run(*asked).stdout
+    screen = verbs.screen(*asked)
     assert f"{site}, {day}: sessions (3 of 5 vendors)" in screen
     assert "Without inspectlet (partition blocked), kissmetrics (fewer than two snapshots)." in " ".join(screen.split())
     catalog = Catalog.open(shell.home)
@@ -251,11 +273,11 @@ def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_re
     traffic = catalog.read("fct_daily_traffic", day, day, site=site, vendor="inspectlet")
     assert traffic["sessions"].isna().all()
     assert set(traffic["reason_null"]) == {"all=partition_blocked"}
-    status = {(row["vendor"], row["site"]): row["blocked_partitions"] for row in shell.json("status")["vendors"]}
+    status = {(row["vendor"], row["site"]): row["blocked_partitions"] for row in verbs.json("status")["vendors"]}
     assert {key for key, blocked in status.items() if blocked} == {("inspectlet", site)}
 
 
-def _lose_a_page(home: Path, day: date, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _lose_a_page(day: date, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode the day again with a decoder that drops one row; the step's own checks see to the rest."""
     decode_rows = lake_module._decode_rows
 
@@ -265,10 +287,6 @@ def _lose_a_page(home: Path, day: date, site: str, monkeypatch: pytest.MonkeyPat
             first = "SELECT min((sid, page_index)) FROM decoded WHERE _day = ?"
             engine.execute(f"DELETE FROM decoded WHERE (sid, page_index) = ({first})", [day])
 
-    for name in list(os.environ):
-        if name.startswith(PLATFORM_VARIABLES) and "REFUSED" not in name:
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(home))
     monkeypatch.setattr(lake_module, "_decode_rows", losing)
     settings = load_settings()
     with instance(settings) as opened:
