@@ -42,14 +42,12 @@ import duckdb
 from dbt.cli.main import dbtRunner
 from dbt_common.events.functions import reset_metadata_vars
 
-import analytics_platform.automation as automation
 import analytics_platform.transform.assets as transform_assets
 from analytics_platform.core.resources import PlatformResource
 from analytics_platform.runner import Runner, RunReport
 from analytics_platform.settings import load_settings
 from analytics_platform.transform import transform_definitions
 from analytics_platform.transform.project import PROJECT_DIRECTORY, keep_parsed
-from analytics_platform_tests.transform.unchecked import build_without_checks
 
 _NODE = re.compile(r'"node_id": "\w+\.\w+\.(\w+)')
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -246,8 +244,7 @@ def run(job: dg.JobDefinition, command: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_as_the_command_does(command: Mapping[str, Any]) -> dict[str, Any]:
-    """`analytics-platform run` for these vendors, marts included, without dbt's tests."""
-    vars(automation)["ordinary_build"] = build_without_checks
+    """`analytics-platform run` for these vendors, marts included."""
     settings = load_settings()
     with dg.DagsterInstance.ephemeral() as instance:
         *_, report = Runner(settings, instance).run(

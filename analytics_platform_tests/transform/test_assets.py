@@ -251,7 +251,7 @@ def test_a_failure_names_the_model_and_leaves_the_published_version(
         )
     Path(f"{path}.new").replace(path)
     try:
-        result = house.run("int_smartlook__sessions_mapped", "int_sessions_unioned", "fct_sessions", "published")
+        result = house.run()
     finally:
         path.write_bytes(kept)
     assert not result.success
