@@ -17,6 +17,7 @@ import pytest
 from analytics_platform.sandbox.server import VENDORS, Sandbox
 from analytics_platform.sandbox.truth import generate
 from analytics_platform.settings import Home, Settings, load_settings
+from analytics_platform_tests.demo_home import DemoRun, made_demo
 
 GUARD_FOLDER = Path(__file__).parent / "network_guard"
 GUARD = runpy.run_path(str(GUARD_FOLDER / "sitecustomize.py"))
@@ -97,6 +98,12 @@ def vendors(running_sandbox: Sandbox) -> Iterator[Sandbox]:
     running_sandbox.faults.clear()
 
 
+@pytest.fixture(scope="session")
+def demo_run(only_loopback: Path, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """A home the demo made: to read, or to copy."""
+    return made_demo(tmp_path_factory)
+
+
 @pytest.fixture(scope="module")
 def writable_sandbox() -> Iterator[Callable[..., Sandbox]]:
     """Sandboxes of this module alone, for tests that write: call it for one that runs until the module ends.
@@ -135,18 +142,45 @@ def house(home: Home, vendors: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Hous
     return House(home=home, environment=environment)
 
 
+_TOGETHER = {
+    "analytics_platform_tests/dbt_project/": "dbt_project",
+    "analytics_platform_tests/demonstration/": "demonstration",
+    "analytics_platform_tests/test_cli.py": "demonstration",
+}
+"""Tests go to workers file by file, these as one: a minute of set-up is theirs together, and would be made twice, or
+one worker would wait for what the other makes."""
+
 _LONGEST_FIRST = (
-    "test_forget.py",
-    "test_webserver.py",
-    "test_dbt_kill.py",
-    "test_cli.py",
-    "test_assets.py",
-    "test_person.py",
+    "demonstration",
+    "dbt_project",
+    "analytics_platform_tests/test_forget.py",
+    "analytics_platform_tests/ui/test_webserver.py",
+    "analytics_platform_tests/crash/test_dbt_kill.py",
+    "analytics_platform_tests/transform/test_assets.py",
+    "analytics_platform_tests/test_real_log.py",
 )
-"""Files are handed to workers whole: one that takes minutes must not be the last to start."""
+"""What takes minutes must not be the last to start."""
+
+
+def _unit(node_id: str) -> str:
+    """What goes to a worker whole."""
+    together = (unit for beginning, unit in _TOGETHER.items() if node_id.startswith(beginning))
+    return next(together, node_id.partition("::")[0])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first, everything else as it was."""
+    """What takes longest first, everything else as it was."""
     order = {name: number for number, name in enumerate(_LONGEST_FIRST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    items.sort(key=lambda item: order.get(_unit(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadfile`, by `_unit`; any other way is xdist's own."""
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class LoadUnitScheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid)
+
+    return LoadUnitScheduling(config, log) if config.getvalue("dist") == "loadfile" else None

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,10 @@ from analytics_platform.core.tables import TableSpec
 from analytics_platform.dagster_home import instance
 from analytics_platform.runner import Runner
 from analytics_platform.settings import load_settings
+from analytics_platform_tests.demo_home import DAYS, LAST_DAY, PLATFORM_VARIABLES, DemoRun, shell_environment
 from analytics_platform_tests.docs.questions import Command, commands
 
-_PLATFORM_VARIABLES = (
-    "ANALYTICS_PLATFORM_",
-    "SMARTLOOK_",
-    "INSPECTLET_",
-    "PIRSCH_",
-    "KAMELEOON_",
-    "KISSMETRICS_",
-    "DAGSTER_",
-)
+AFTER = LAST_DAY + timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -44,10 +37,9 @@ class Shell:
     home: Path
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_PLATFORM_VARIABLES) or "GUARD" in k}
         return subprocess.run(
             [sys.executable, "-m", "analytics_platform.cli", *arguments],
-            env={**inherited, "ANALYTICS_PLATFORM_HOME": str(self.home), **environment},
+            env={**shell_environment(self.home), **environment},
             cwd=self.home,
             capture_output=True,
             text=True,
@@ -61,52 +53,68 @@ class Shell:
         return json.loads(done.stdout)
 
 
+class Verbs:
+    """The command in this process, where it is about what a verb answers and not about a process of its own."""
+
+    def screen(self, *arguments: str) -> str:
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output or repr(done.exception)
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.screen(*arguments, "--json"))
+
+
+@pytest.fixture
+def verbs(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Verbs:
+    """Verbs on the shell's home; this process has nothing else of the platform's in its environment."""
+    point_at(shell.home, monkeypatch)
+    return Verbs()
+
+
+def point_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PLATFORM_VARIABLES) and "REFUSED" not in name:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(home))
+
+
 @pytest.fixture(scope="module")
-def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, subprocess.CompletedProcess[str]]:
-    """The demo over two days instead of twenty-eight, run once."""
-    home = tmp_path_factory.mktemp("demo")
-    (home / "demo.json").write_text('{"seed": 7, "first_day": "2026-10-05", "days": 2}', encoding="utf-8")
-    shell = Shell(home)
-    return shell, shell.run("demo")
+def shell(demo_run: DemoRun, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """The demo's home, to write to."""
+    return Shell(demo_run.copy(tmp_path_factory.mktemp("demo") / "home"))
 
 
-def test_the_demo_ends_well_and_says_what_to_do_next(
-    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
-) -> None:
-    _, done = demonstrated
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_demo_ends_well_and_says_what_to_do_next(demo_run: DemoRun) -> None:
+    done = demo_run
+    assert done.exit_code == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.rstrip().splitlines()[-1].strip().startswith("Catalog.open().read(")
     for vendor in ("smartlook", "inspectlet", "pirsch", "kameleoon", "kissmetrics"):
         assert f"done      {vendor}" in done.stdout
 
 
-def test_the_demo_again_spends_no_request(demonstrated: tuple[Shell, subprocess.CompletedProcess[str]]) -> None:
-    shell, _ = demonstrated
+def test_the_demo_again_spends_no_request(shell: Shell) -> None:
     report = shell.json("demo")
     assert {result["state"] for result in report["vendors"]} == {"complete"}
     assert sum(result["requests"] for result in report["vendors"]) == 0
     assert report["marts_message"] == "nothing new since the last publish"
 
 
-def test_status_quota_and_sql_answer_without_the_sandbox(
-    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
-) -> None:
-    shell, _ = demonstrated
-    status = shell.json("status")
+def test_status_quota_and_sql_answer_without_the_sandbox(verbs: Verbs) -> None:
+    status = verbs.json("status")
     assert {(row["vendor"], row["complete_days"]) for row in status["vendors"] if row["vendor"] == "pirsch"} == {
-        ("pirsch", 2)
+        ("pirsch", DAYS)
     }
     assert status["published_version"] == 1
-    quota = shell.json("quota")
+    quota = verbs.json("quota")
     assert {row["account"].partition(":")[0] for row in quota["windows"]} >= {"smartlook", "pirsch", "kameleoon"}
     assert all(row["used"] <= row["limit"] for row in quota["windows"])
-    [counted] = shell.json("sql", "SELECT count(DISTINCT vendor) AS vendors FROM fct_daily_traffic")
+    [counted] = verbs.json("sql", "SELECT count(DISTINCT vendor) AS vendors FROM fct_daily_traffic")
     assert counted == {"vendors": 5}
 
 
-def test_replaying_the_landing_costs_no_request(demonstrated: tuple[Shell, subprocess.CompletedProcess[str]]) -> None:
-    shell, _ = demonstrated
+def test_replaying_the_landing_costs_no_request(shell: Shell) -> None:
     days = ("--from", "2026-10-05", "--to", "2026-10-06")
     results = shell.json("replay-landing", *days, "--vendor", "inspectlet", "--site", "shop")
     [result] = results
@@ -114,15 +122,12 @@ def test_replaying_the_landing_costs_no_request(demonstrated: tuple[Shell, subpr
     assert result["partitions"] == 6
 
 
-def test_a_vendor_without_credentials_is_off_and_named(
-    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
-) -> None:
-    shell, _ = demonstrated
+def test_a_vendor_without_credentials_is_off_and_named(shell: Shell) -> None:
     findings = shell.json("doctor")
     pirsch = [f for f in findings if f["subject"] == "pirsch shop"]
     assert [f["ok"] for f in pirsch] == [False]
     assert "PIRSCH_CLIENT_ID, PIRSCH_CLIENT_SECRET" in pirsch[0]["text"]
-    done = shell.run("run", "--from", "2026-10-07", "--to", "2026-10-07", "--vendor", "pirsch", "--no-marts")
+    done = shell.run("run", "--from", str(AFTER), "--to", str(AFTER), "--vendor", "pirsch", "--no-marts")
     assert done.returncode == 0
     assert "PIRSCH_CLIENT_ID, PIRSCH_CLIENT_SECRET not set" in done.stdout
 
@@ -131,14 +136,10 @@ def test_a_vendor_without_credentials_is_off_and_named(
 def test_every_command_of_the_question_pages_answers(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
-    """On the demo's first two days. With FINISHED_DEMO, the home of a whole one, no answer may be empty."""
+    """On the demo's first three weeks. With FINISHED_DEMO, the home of a whole one, no answer may be empty."""
     whole = os.environ.get("FINISHED_DEMO")
-    home = whole or str(request.getfixturevalue("demonstrated")[0].home)
-    for name in list(os.environ):
-        if name.startswith(_PLATFORM_VARIABLES) and "REFUSED" not in name:
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", home)
-    done = (command if whole else command.within("2026-10-06")).run()
+    point_at(Path(whole) if whole else request.getfixturevalue("shell").home, monkeypatch)
+    done = (command if whole else command.within(str(LAST_DAY))).run()
     if command.needs_four_weeks and not whole:
         assert done.exit_code == 0 or isinstance(done.exception, PlatformError), done.output
         return
@@ -159,12 +160,12 @@ def test_every_command_of_the_question_pages_answers(
     ],
 )
 def test_misuse_is_exit_code_2(
-    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]],
+    shell: Shell,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
     says: str,
 ) -> None:
-    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(demonstrated[0].home))
+    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(shell.home))
     monkeypatch.delenv("ANALYTICS_PLATFORM_CONFIG", raising=False)
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
@@ -238,33 +239,32 @@ def test_a_job_in_the_background_ends_at_sigterm_after_dagster_has_run() -> None
 
 
 def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_reader_is_told(
-    demonstrated: tuple[Shell, subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+    shell: Shell, verbs: Verbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole road: the decoder loses a record, a truth fails, dbt leaves the vendor's day out, it is published so.
 
     Kissmetrics never has the demo's days: its counter needs two snapshots. The first date lacks the UTC day before it.
     """
-    shell, _ = demonstrated
     day, site = date(2026, 10, 6), "shop"
     asked = ("reconcile", str(day), "--site", site, "--metric", "sessions")
-    (before,) = shell.json(*asked)
+    (before,) = verbs.json(*asked)
     told = before["expected_vendor_count"] - len(before["left_out"])
     assert [each["vendor"] for each in before["left_out"]] == ["kissmetrics"]
     assert (told, before["expected_vendor_count"]) == (4, 5)
-    complete = {(row["vendor"], row["site"]): row["complete_days"] for row in shell.json("status")["vendors"]}
+    complete = {(row["vendor"], row["site"]): row["complete_days"] for row in verbs.json("status")["vendors"]}
 
-    _lose_a_page(shell.home, day, site, monkeypatch)
+    _lose_a_page(day, site, monkeypatch)
     done = shell.run("run", "--from", str(day), "--to", str(day), "--vendor", "inspectlet", "--site", site)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    (after,) = shell.json(*asked)
+    (after,) = verbs.json(*asked)
     assert {each["vendor"]: each["reason"] for each in after["left_out"]} == {
         "inspectlet": "partition_blocked",
         "kissmetrics": "fewer_than_two_snapshots",
     }
     numbers = [{line["vendor"]: line["value"] for line in report["lines"]} for report in (before, after)]
     assert numbers[1] == numbers[0] | {"inspectlet": None}, "the other vendors' numbers stay"
-    screen = shell.run(*asked).stdout
+    screen = verbs.screen(*asked)
     assert f"{site}, {day}: sessions (3 of 5 vendors)" in screen
     assert "Without inspectlet (partition blocked), kissmetrics (fewer than two snapshots)." in " ".join(screen.split())
     catalog = Catalog.open(shell.home)
@@ -274,13 +274,13 @@ def test_a_vendor_whose_blocking_truth_fails_is_left_out_of_its_day_and_every_re
     traffic = catalog.read("fct_daily_traffic", day, day, site=site, vendor="inspectlet")
     assert traffic["sessions"].isna().all()
     assert set(traffic["reason_null"]) == {"all=partition_blocked"}
-    status = {(row["vendor"], row["site"]): row for row in shell.json("status")["vendors"]}
+    status = {(row["vendor"], row["site"]): row for row in verbs.json("status")["vendors"]}
     assert {key for key, row in status.items() if row["blocked_partitions"]} == {("inspectlet", site)}
     left = {key: row["complete_days"] for key, row in status.items()}
     assert left == complete | {("inspectlet", site): complete["inspectlet", site] - 1}
 
 
-def _lose_a_page(home: Path, day: date, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _lose_a_page(day: date, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode the day again with a decoder that drops one row; the step's own checks see to the rest."""
     decode_rows = lake_module._decode_rows
 
@@ -290,10 +290,6 @@ def _lose_a_page(home: Path, day: date, site: str, monkeypatch: pytest.MonkeyPat
             first = "SELECT min((sid, page_index)) FROM decoded WHERE _day = ?"
             engine.execute(f"DELETE FROM decoded WHERE (sid, page_index) = ({first})", [day])
 
-    for name in list(os.environ):
-        if name.startswith(_PLATFORM_VARIABLES) and "REFUSED" not in name:
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ANALYTICS_PLATFORM_HOME", str(home))
     monkeypatch.setattr(lake_module, "_decode_rows", losing)
     settings = load_settings()
     with instance(settings) as opened:

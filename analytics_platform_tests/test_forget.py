@@ -30,8 +30,7 @@ from analytics_platform.sandbox.server import Sandbox
 from analytics_platform.sandbox.truth import generate
 from analytics_platform.settings import Settings, load_settings
 from analytics_platform_tests.conftest import FIRST_DAY, GUARD
-
-pytestmark = [pytest.mark.timeout(280)]
+from analytics_platform_tests.transform.unchecked import build_without_checks
 
 LAST_DAY = FIRST_DAY + timedelta(days=1)
 VENDORS = ("smartlook", "inspectlet", "kameleoon")
@@ -58,8 +57,12 @@ class Canary:
 
 @dataclass
 class Filled:
-    """A filled home that tests copy, the sandbox that filled it, and the person in it."""
+    """A filled home that tests copy to where it was filled, the sandbox that filled it, and the person in it.
 
+    One place for every copy: dbt writes the lake's path into what it parses, and would parse for each place anew.
+    """
+
+    kept: Path
     root: Path
     sandbox: Sandbox
     canary: Canary
@@ -93,8 +96,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         }
         for name, value in environment.items():
             patch.setenv(name, value)
+        patch.setattr("analytics_platform.automation.ordinary_build", build_without_checks)
         fetch(load_settings())
-        yield Filled(root=root, sandbox=sandbox, canary=canary_of(root, world), environment=environment)
+        canary = canary_of(root, world)
+        kept = root.rename(root.with_name("kept"))
+        yield Filled(kept=kept, root=root, sandbox=sandbox, canary=canary, environment=environment)
 
 
 def canary_of(root: Path, world: Any) -> Canary:
@@ -118,19 +124,14 @@ def canary_of(root: Path, world: Any) -> Canary:
 
 
 @pytest.fixture
-def home(filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def home(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A copy of the filled home of this test alone."""
-    root = tmp_path / "home"
-    shutil.copytree(filled.root, root)
-    environment = {
-        **filled.environment,
-        "ANALYTICS_PLATFORM_HOME": str(root),
-        "ANALYTICS_PLATFORM_CONFIG": str(root / "sites.yaml"),
-    }
-    for name, value in environment.items():
+    shutil.copytree(filled.kept, filled.root)
+    for name, value in filled.environment.items():
         monkeypatch.setenv(name, value)
     filled.sandbox.faults.clear()
-    return load_settings()
+    yield load_settings()
+    shutil.rmtree(filled.root)
 
 
 def command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

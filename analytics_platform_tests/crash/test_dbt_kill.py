@@ -36,7 +36,7 @@ from analytics_platform_tests.dbt_project.conftest import saturday_sessions, sun
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
 ALL_KILLS = bool(os.environ.get("ANALYTICS_PLATFORM_ALL_KILLS"))
-pytestmark = [pytest.mark.timeout(3600 if ALL_KILLS else 300)]
+pytestmark = [pytest.mark.timeout(3600 if ALL_KILLS else 900)]
 
 SITE = "shop"
 SATURDAY, SUNDAY = date(2026, 10, 24), date(2026, 10, 25)

@@ -25,7 +25,6 @@ from analytics_platform_tests.dbt_project.rebuild import (
 
 # A dbt invocation in this process left event loops to the garbage collector (2026-11-21; the cause is not found).
 pytestmark = [
-    pytest.mark.timeout(280),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from analytics_platform.notebook_cli import command_of, notebooks
-from analytics_platform_tests.demonstration.conftest import shell_environment
+from analytics_platform_tests.demo_home import shell_environment
 from analytics_platform_tests.ui.browser import assert_drawn, browse, browse_live
 from analytics_platform_tests.ui.running_ui import RunningUi, running_ui, wait_until
 

@@ -29,8 +29,6 @@ from analytics_platform.transform import (
 from analytics_platform_tests.dbt_project.conftest import saturday_sessions, sunday_sessions
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 
-pytestmark = [pytest.mark.timeout(280)]
-
 SATURDAY, SUNDAY, MONDAY = date(2026, 10, 24), date(2026, 10, 25), date(2026, 10, 26)
 
 SITES = """\
