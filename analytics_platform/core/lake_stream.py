@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from analytics_platform.core.arena import keep_freed_memory
 from analytics_platform.core.landing import Batch, LandedPage
 from analytics_platform.core.tables import TableSpec
 
@@ -61,6 +62,7 @@ class TypedStream:
     """
 
     def __init__(self, tables: Sequence[StreamedTable], opened: AbstractContextManager[object]) -> None:
+        keep_freed_memory()
         self._tables = tables
         self._opened = opened
         self._queue: queue.Queue[_Item | None] = queue.Queue(_PAGES_AHEAD)
@@ -119,6 +121,8 @@ class TypedStream:
             self._guarded(partial(self._take, item))
         for table in self._tables:
             self._guarded(table.flush)
+        for table in self._tables:
+            self._guarded(table.settle)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         if self._failure is None:
