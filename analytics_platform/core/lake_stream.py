@@ -3,8 +3,8 @@
 Belongs here: the worker that stages pages and has them typed segment by segment, beside whoever reads or fetches them.
 Does not belong here: SQL, Parquet and the rename (`core.lake`), pages (`core.landing`).
 
-    pages ─▶ queue ─▶ worker: raw records ─▶ NDJSON segment ─▶ typed rows ─▶ a row group of each day's file
-             bounded          split once for all tables of a stream, memory of one segment at a time
+    pages ─▶ queue ─▶ raw records ─▶ NDJSON segment ─▶ typed rows ─▶ a row group of each day's file
+             bounded  split once for all tables of a stream;  three threads, each at most one segment behind
 
 Rows lie in the order they were landed. A natural key that came twice is noticed at the end, on the finished files: then
 nothing is published, and the caller decodes the way that keeps the newest (`Lake.decode`). The same pages always give
@@ -180,7 +180,7 @@ class Following:
             self._early_bytes += line.size
             if self._early_bytes < FOLLOW_FROM_BYTES:
                 return
-            self._streamed, opened = self.lake.streamed(self.tables, self.site, is_beside_fetch=True)
+            self._streamed, opened = self.lake.streamed(self.tables, self.site)
             self._stream = TypedStream(self._streamed, opened)
             early, self._early = self._early, []
             for known in early:

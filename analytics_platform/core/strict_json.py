@@ -127,7 +127,9 @@ class Document:
             name = self._body[:start].rstrip()[:-2].rpartition(b'"')[2].decode()
             if not name:
                 return  # "" is the root's name
-        self._listed = Listed(at=name, start=start, end=end, records=records, fields=found.fields, members=found.members)
+        self._listed = Listed(
+            at=name, start=start, end=end, records=records, fields=found.fields, members=found.members
+        )
 
     @functools.cached_property
     def value(self) -> object:
