@@ -122,6 +122,8 @@ class StreamedTable:
         Raises:
             SchemaMismatch, StorageError: as `Lake.decode`; of the segment before.
         """
+        # What is staged stays this table's to close until somebody has taken it.
+        self._typing.settle()
         stage, self._stage = self._stage, None
         if stage is not None:
             self._typing.begin(partial(self._type, stage))
