@@ -7,7 +7,7 @@ here: pages and threads that hand them in (`core.lake_stream`), the rename (`cor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -64,6 +64,8 @@ class StreamedTable:
     Args:
         engine: this table's own.
         typing: what is left of a typing query.
+        typists, writers: a thread each, shared with the stream's other tables, so that what is typed at a time does not
+            grow with them.
     """
 
     def __init__(
@@ -74,6 +76,9 @@ class StreamedTable:
         scratch: Path,
         engine: duckdb.DuckDBPyConnection,
         typing: Callable[[str], str],
+        *,
+        typists: Executor,
+        writers: Executor,
     ) -> None:
         self.spec = spec
         self._lake = lake
@@ -87,8 +92,8 @@ class StreamedTable:
         self._extra_fields: set[str] = set()
         self._query = typing(typed_rows(spec))
         self._typed: duckdb.DuckDBPyRelation | None = None
-        self._typing = _Beside("typing rows")
-        self._writing = _Beside("writing rows")
+        self._typing = _Beside(typists)
+        self._writing = _Beside(writers)
 
     @property
     def staged_bytes(self) -> int:
@@ -205,18 +210,18 @@ class StreamedTable:
 
 
 class _Beside:
-    """A thread that does one step after another, at most one behind whoever begins them: so memory is bounded.
+    """One step at a time, done by another thread: whoever begins them is never more than one ahead of what is done.
 
     Args:
-        name: of the thread.
+        thread: does the steps, in the order they were begun.
     """
 
-    def __init__(self, name: str) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+    def __init__(self, thread: Executor) -> None:
+        self._thread = thread
         self._step: Future[None] | None = None
 
     def begin(self, step: Callable[[], None]) -> None:
-        """Do it beside the caller, who waits for the step before and is told what that one met."""
+        """Have it done beside the caller, who waits for the step before and is told what that one met."""
         self.settle()
         self._step = self._thread.submit(step)
 
@@ -228,7 +233,8 @@ class _Beside:
 
     def close(self) -> None:
         """Wait for it, whatever it met."""
-        self._thread.shutdown()
+        if self._step is not None:
+            wait([self._step])
 
 
 class _DayFile:
