@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Scanned", "scan"]
+__all__ = ["Members", "Scanned", "scan"]
 
 _QUOTE, _COLON, _BACKSLASH = b'":\\'
 _PADDING: Final = b" " * 16
@@ -38,6 +38,50 @@ _MOST_FIELDS: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
+class Members:
+    """Where the members of an array's objects are, in order. Positions are offsets into the body.
+
+    Args:
+        hashes: of each name.
+        values: behind the colon.
+        closers: the closing quote of the first string behind the name; before the body where there is none.
+    """
+
+    hashes: NDArray[np.uint64]
+    values: NDArray[np.int32]
+    closers: NDArray[np.int32]
+
+    def texts(self, body: bytes, name: str) -> list[str] | None:
+        """The values of this member, where all of them are strings as they are written: no escape, no white space in
+        front. An object without the member has no place in the list.
+        """
+        import numpy as np
+
+        written = _PADDING + name.encode() + _PADDING
+        place = np.array([len(_PADDING) - 1], np.int32), np.array([len(written) - len(_PADDING)], np.int32)
+        found = np.flatnonzero(self.hashes == _hashes(np, written, *place))
+        values, ends = self.values[found], self.closers[found]
+        # The string behind the name is its value only if it begins where the value does.
+        if not len(found) or not bool(np.all(np.frombuffer(body, np.uint8)[values] == _QUOTE)):
+            return None
+        texts = _cut(np, body, values + 1, ends)
+        if b"\\" in body and any(b"\\" in text for text in texts):
+            return None
+        return [text.decode() for text in texts]
+
+
+def _cut(np: Any, body: bytes, starts: NDArray[np.int32], ends: NDArray[np.int32]) -> list[bytes]:
+    """The stretches of the body between these places."""
+    lengths = ends - starts
+    length = int(lengths[0])
+    if length and bool(np.all(lengths == length)):
+        every = np.ndarray((len(body) - length,), f"S{length}", buffer=body, strides=(1,))
+        cut: list[bytes] = every[starts].tolist()
+        return cut
+    return [body[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scanned:
     """What the scan found. Positions are offsets into the body, `list_end` is behind the bracket.
 
@@ -45,18 +89,23 @@ class Scanned:
         list_start, list_end: the longest array that is the body or a member of the body's object; None without one.
         fields: names of the members of the objects in that array, sorted; None where there is no array, or they are too
             many or too long to say.
+        members: where those members are.
     """
 
     list_start: int | None
     list_end: int | None
     fields: tuple[str, ...] | None = None
+    members: Members | None = None
 
 
 class _Names(NamedTuple):
-    """Every name of the body: where it is, what it is (a hash), in which container and how deep."""
+    """Every name of the body: where it is, where the string behind it ends, what it is (a hash), in which container and
+    how deep.
+    """
 
     openers: NDArray[np.int32]
     closers: NDArray[np.int32]
+    next_closers: NDArray[np.int32]
     hashes: NDArray[np.uint64]
     owners: NDArray[np.int32]
     depth: NDArray[np.int32]
@@ -88,11 +137,11 @@ def scan(body: bytes, *, max_depth: int) -> Scanned | None:
     starts = np.concatenate((np.zeros(1, np.int32), closers + 1))
     ends = np.concatenate((openers, np.array([len(text)], np.int32)))
     lengths = ends - starts
-    is_name = bytes_[closers + 1] == _COLON
+    is_name = bytes_.take(closers + 1) == _COLON
     # A single byte between two strings is a colon or a comma: only longer gaps hold brackets and numbers.
     long: Any = np.flatnonzero(lengths > 1)
     positions = _ranges(np, starts[long], lengths[long])
-    between = bytes_[positions]
+    between = bytes_.take(positions)
     colons_alone = int(np.count_nonzero(is_name & (lengths[1:] == 1)))
     if colons_alone + int(np.count_nonzero(between == _COLON)) != int(np.count_nonzero(is_name)):
         return None  # white space before a colon: some name was not seen
@@ -172,9 +221,10 @@ def _nested(
     inside = brackets_before[is_inside] - 1
     if int(inside.min(initial=0)) < 0:
         return None
-    openers, closers = openers[is_inside], closers[is_inside]
+    next_closers = np.append(closers[1:], np.int32(-1)).take(is_inside)
+    openers, closers = openers.take(is_inside), closers.take(is_inside)
     hashes = _hashes(np, text, openers, closers)
-    names = _Names(openers, closers, hashes, container[inside], depth[inside])
+    names = _Names(openers, closers, next_closers, hashes, container.take(inside), depth.take(inside))
     if _is_any_twice(np, names):
         return None
     return _longest_list(np, text, positions[at], (opens, depth), names)
@@ -185,12 +235,12 @@ def _hashes(np: Any, text: bytes, openers: NDArray[np.int32], closers: NDArray[n
     words = np.ndarray((len(text) - 7,), "<u8", buffer=text, strides=(1,))
     lengths = closers - openers - 1
     masks = _masks(np)
-    mixed: NDArray[np.uint64] = words[closers - 8] & masks[np.minimum(lengths, 8)]
+    mixed: NDArray[np.uint64] = words[closers - 8] & masks.take(np.minimum(lengths, 8))
     mixed *= np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
     longer = np.flatnonzero(lengths > 8)
     if len(longer):
-        before = words[closers[longer] - 16] & masks[np.minimum(lengths[longer] - 8, 8)]
+        before = words[closers[longer] - 16] & masks.take(np.minimum(lengths[longer] - 8, 8))
         mixed[longer] += before * np.uint64(0xC2B2AE3D27D4EB4F)
     longest = np.flatnonzero(lengths > 16)
     if len(longest):
@@ -235,27 +285,35 @@ def _longest_list(
     spans = positions[lasts] - positions[firsts]
     longest = int(np.argmax(spans))
     start, end = int(positions[firsts[longest]]), int(positions[lasts[longest]])
+    first, last = np.searchsorted(names.openers, (start, end))
+    chosen = np.flatnonzero(names.depth[first:last] == level + 1) + first
     padding = len(_PADDING)
     return Scanned(
         list_start=start - padding,
         list_end=end + 1 - padding,
-        fields=_fields(np, text, names, (start, end, level + 1)),
+        fields=_fields(np, text, names, chosen),
+        members=Members(
+            hashes=names.hashes[chosen],
+            values=names.closers[chosen] + 2 - padding,
+            closers=names.next_closers[chosen] - padding,
+        ),
     )
 
 
-def _fields(np: Any, text: bytes, names: _Names, place: tuple[int, int, int]) -> tuple[str, ...] | None:
-    """The different names at one depth between two positions."""
-    start, end, depth = place
-    first, last = np.searchsorted(names.openers, (start, end))
-    chosen = np.flatnonzero(names.depth[first:last] == depth) + first
+def _fields(np: Any, text: bytes, names: _Names, chosen: NDArray[np.intp]) -> tuple[str, ...] | None:
+    """The different ones of the chosen names."""
     hashes = names.hashes[chosen]
-    ordered = np.sort(hashes)
-    different = ordered[np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))]
+    again = np.flatnonzero(hashes[1:] == hashes[:1])
+    members = int(again[0]) + 1 if len(again) else len(hashes)
+    if members and not len(hashes) % members and bool(np.all(hashes.reshape(-1, members) == hashes[:members])):
+        # Every record has the members of the first.
+        different = np.arange(members)
+    else:
+        different = np.unique(hashes, return_index=True)[1]
     if len(different) > _MOST_FIELDS:
         return None
     found = []
-    for one in different:
-        at = chosen[int(np.argmax(hashes == one))]
+    for at in chosen[different]:
         name = text[int(names.openers[at]) + 1 : int(names.closers[at])]
         if len(name) > _HASHED_BYTES:
             return None

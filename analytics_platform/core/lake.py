@@ -23,6 +23,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import date
 from functools import lru_cache
@@ -172,23 +173,23 @@ class Lake:
         return self._tombstones.generation()
 
     def streamed(
-        self, specs: Sequence[TableSpec], site: str, *, is_beside_fetch: bool = False
+        self, specs: Sequence[TableSpec], site: str
     ) -> tuple[list[StreamedTable], AbstractContextManager[object]]:
-        """The tables of a decode that streams, and what is to be closed after it.
-
-        Args:
-            is_beside_fetch: the fetch takes a processor of its own: one thread keeps up with it, and two cost more.
-        """
-        threads: dict[str, str] = {"threads": "1"} if is_beside_fetch else {}
+        """The tables of a decode that streams, and what is to be closed after it."""
         with ExitStack() as stack:
             scratch = stack.enter_context(self._scratch())
+            typists = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="typing rows"))
+            writers = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writing rows"))
             tables = []
             for spec in specs:
-                engine = connect(temp_directory=str(scratch), memory_limit=_STREAM_MEMORY, **threads)
+                # Reading, staging and writing go on beside it: a second thread types no sooner and costs a third more.
+                engine = connect(temp_directory=str(scratch), memory_limit=_STREAM_MEMORY, threads="1")
                 stack.callback(engine.close)
                 if self._person_key is not None:
                     self._person_key.install(engine, site=site)
-                tables.append(StreamedTable(self, spec, site, scratch / spec.name, engine, self._typing(site)))
+                folder, typing = scratch / spec.name, self._typing(site)
+                table = StreamedTable(self, spec, site, folder, engine, typing, typists=typists, writers=writers)
+                tables.append(table)
             return tables, stack.pop_all()
 
     def _typing(self, site: str) -> Callable[[str], str]:

@@ -3,8 +3,8 @@
 Belongs here: the worker that stages pages and has them typed segment by segment, beside whoever reads or fetches them.
 Does not belong here: SQL, Parquet and the rename (`core.lake`), pages (`core.landing`).
 
-    pages ─▶ queue ─▶ worker: raw records ─▶ NDJSON segment ─▶ typed rows ─▶ a row group of each day's file
-             bounded          split once for all tables of a stream, memory of one segment at a time
+    pages ─▶ queue ─▶ raw records ─▶ NDJSON segment ─▶ typed rows ─▶ a row group of each day's file
+             bounded  split once for all tables of a stream;  three threads, each at most one segment behind
 
 Rows lie in the order they were landed. A natural key that came twice is noticed at the end, on the finished files: then
 nothing is published, and the caller decodes the way that keeps the newest (`Lake.decode`). The same pages always give
@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from analytics_platform.core.arena import keep_freed_memory
 from analytics_platform.core.landing import Batch, LandedPage
 from analytics_platform.core.tables import TableSpec
 
@@ -61,6 +62,7 @@ class TypedStream:
     """
 
     def __init__(self, tables: Sequence[StreamedTable], opened: AbstractContextManager[object]) -> None:
+        keep_freed_memory()
         self._tables = tables
         self._opened = opened
         self._queue: queue.Queue[_Item | None] = queue.Queue(_PAGES_AHEAD)
@@ -119,6 +121,8 @@ class TypedStream:
             self._guarded(partial(self._take, item))
         for table in self._tables:
             self._guarded(table.flush)
+        for table in self._tables:
+            self._guarded(table.settle)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         if self._failure is None:
@@ -176,7 +180,7 @@ class Following:
             self._early_bytes += line.size
             if self._early_bytes < FOLLOW_FROM_BYTES:
                 return
-            self._streamed, opened = self.lake.streamed(self.tables, self.site, is_beside_fetch=True)
+            self._streamed, opened = self.lake.streamed(self.tables, self.site)
             self._stream = TypedStream(self._streamed, opened)
             early, self._early = self._early, []
             for known in early:

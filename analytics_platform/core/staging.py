@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 import msgspec
@@ -39,10 +39,16 @@ Strip = Callable[[LandedPage, bytes], bytes | None]
 
 
 _bytes_of: Callable[[Any], memoryview] = memoryview
+_SMALL_BYTES: Final = 1024 * 1024
+"""A page's records together are then as good a bound of a line as the longest of them: measuring each is not."""
 
 
 class Stage:
-    """The decode's two input files: raw records with their page number, and the pages' contexts."""
+    """The decode's two input files: raw records with their page number, and the pages' contexts.
+
+    Files that a stage before it left in the folder are written over: making and removing as many pages of the system's
+    cache costs more than filling them.
+    """
 
     def __init__(self, folder: Path, spec: TableSpec, strip: Strip | None = None) -> None:
         self._spec = spec
@@ -50,7 +56,7 @@ class Stage:
         self._records_path = folder / "records.ndjson"
         self._pages_path = folder / "pages.ndjson"
         self._pages: list[dict[str, object]] = []
-        self._records = self._records_path.open("wb")
+        self._records = self._records_path.open("r+b" if self._records_path.exists() else "wb")
         self._known = _known_fields(tuple(spec.wire))
         self._may_have_unknown_fields = False
         self._longest = 0
@@ -59,13 +65,9 @@ class Stage:
 
     def close(self) -> None:
         """Flush the records to their file. Safe to call twice."""
-        self._records.close()
-
-    def remove(self) -> None:
-        """The files are no longer needed."""
-        self.close()
-        for path in self._records_path.parent.glob("*.ndjson"):
-            path.unlink()
+        if not self._records.closed:
+            self._records.truncate()
+            self._records.close()
 
     def add(self, batch: Batch, days: Sequence[date]) -> None:
         for page, landed in batch.pages(self._spec.calls):
@@ -99,7 +101,8 @@ class Stage:
             staged = (b"}\n" + opening).join(records)
             self._records.writelines((opening, staged, b"}\n"))
             self.size += len(opening) + len(staged) + 2
-            self._longest = max(self._longest, max(map(len, map(_bytes_of, records))))
+            is_small = len(staged) <= _SMALL_BYTES
+            self._longest = max(self._longest, len(staged) if is_small else max(map(len, map(_bytes_of, records))))
             listed = listed_for(self._spec, page) if is_whole else None
             if listed is not None and listed.fields is not None:
                 self._may_have_unknown_fields |= not self._spec.wire.keys() >= set(listed.fields)

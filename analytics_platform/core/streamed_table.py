@@ -7,10 +7,11 @@ here: pages and threads that hand them in (`core.lake_stream`), the rename (`cor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +64,8 @@ class StreamedTable:
     Args:
         engine: this table's own.
         typing: what is left of a typing query.
+        typists, writers: a thread each, shared with the stream's other tables, so that what is typed at a time does not
+            grow with them.
     """
 
     def __init__(
@@ -73,6 +76,9 @@ class StreamedTable:
         scratch: Path,
         engine: duckdb.DuckDBPyConnection,
         typing: Callable[[str], str],
+        *,
+        typists: Executor,
+        writers: Executor,
     ) -> None:
         self.spec = spec
         self._lake = lake
@@ -80,13 +86,14 @@ class StreamedTable:
         self._scratch = scratch
         self._engine = engine
         self._stage: Stage | None = None
+        self._segments = 0
         self._days: dict[date, _DayFile] = {}
         self._schema: Any = None
         self._extra_fields: set[str] = set()
         self._query = typing(typed_rows(spec))
         self._typed: duckdb.DuckDBPyRelation | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writing rows")
-        self._writing: Future[None] | None = None
+        self._typing = _Beside(typists)
+        self._writing = _Beside(writers)
 
     @property
     def staged_bytes(self) -> int:
@@ -107,19 +114,35 @@ class StreamedTable:
     def add(self, page: LandedPage, records: Sequence[Any], days: Sequence[date], *, is_whole: bool) -> None:
         """Stage a page's records."""
         if self._stage is None:
-            self._scratch.mkdir(exist_ok=True)
-            self._stage = Stage(self._scratch, self.spec)
+            # Two in turn: one is filled while the other is typed.
+            folder = self._scratch / f"stage-{self._segments % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            self._stage = Stage(folder, self.spec)
+            self._segments += 1
         self._stage.add_records(page, records, days, is_whole=is_whole)
 
     def flush(self) -> None:
-        """Type what is staged and append it to the days' files as a row group each.
+        """Have what is staged typed and appended to the days' files as a row group each, beside what is staged next.
+
+        Raises:
+            SchemaMismatch, StorageError: as `Lake.decode`; of the segment before.
+        """
+        # What is staged stays this table's to close until somebody has taken it.
+        self._typing.settle()
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            self._typing.begin(partial(self._type, stage))
+
+    def settle(self) -> None:
+        """Wait until everything flushed is in the days' files.
 
         Raises:
             SchemaMismatch, StorageError: as `Lake.decode`.
         """
-        stage, self._stage = self._stage, None
-        if stage is None:
-            return
+        self._typing.settle()
+        self._writing.settle()
+
+    def _type(self, stage: Stage) -> None:
         with closing(stage), readable_errors(self._engine, stage, self.spec, self._site):
             stage.load(self._engine)
             if self._typed is None:
@@ -131,11 +154,8 @@ class StreamedTable:
             self._engine.register("typed", rows)
             self._extra_fields |= set(extra_fields_of(self._engine, "typed"))
             self._engine.unregister("typed")
-        stage.remove()
         self._schema = rows.schema
-        # Beside what is typed next; one segment at a time, so that memory is bounded.
-        self._settle()
-        self._writing = self._writer.submit(self._append, rows)
+        self._writing.begin(partial(self._append, rows))
 
     def _append(self, rows: Any) -> None:
         for day, part in _by_day(rows):
@@ -143,17 +163,11 @@ class StreamedTable:
                 self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, part)
             self._days[day].append(part)
 
-    def _settle(self) -> None:
-        """Wait for the segment that is being written, and raise what its writing met."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
-
     def publish(self, days: Sequence[date], generation: tuple[int, int, int] | None) -> list[DecodedPartition] | None:
         """Give every day its finished file by one rename each; None, and nothing changes, if a key came twice."""
+        self.settle()
         if self._schema is None:
             return None
-        self._settle()
         for day in days:
             if day not in self._days:
                 self._days[day] = _DayFile(self._scratch / f"{day}.parquet", self.spec, self._schema.empty_table())
@@ -185,13 +199,42 @@ class StreamedTable:
 
     def close(self) -> None:
         """Close every file."""
-        self._writer.shutdown()
+        self._typing.close()
+        self._writing.close()
         self._typed = None
         if self._stage is not None:
             self._stage.close()
         for file in self._days.values():
             file.close()
         self._engine.close()
+
+
+class _Beside:
+    """One step at a time, done by another thread: whoever begins them is never more than one ahead of what is done.
+
+    Args:
+        thread: does the steps, in the order they were begun.
+    """
+
+    def __init__(self, thread: Executor) -> None:
+        self._thread = thread
+        self._step: Future[None] | None = None
+
+    def begin(self, step: Callable[[], None]) -> None:
+        """Have it done beside the caller, who waits for the step before and is told what that one met."""
+        self.settle()
+        self._step = self._thread.submit(step)
+
+    def settle(self) -> None:
+        """Wait for the step that was begun, and raise what it met."""
+        step, self._step = self._step, None
+        if step is not None:
+            step.result()
+
+    def close(self) -> None:
+        """Wait for it, whatever it met."""
+        if self._step is not None:
+            wait([self._step])
 
 
 class _DayFile:
@@ -209,8 +252,14 @@ class _DayFile:
         self.oldest: Any = None
         self.newest: Any = None
         self._anchor = spec.anchor
-        # A dictionary of values that are all different is built and thrown away.
-        self._file = parquet.ParquetWriter(path, like.schema, compression="zstd", use_dictionary=_repeating(like))
+        self._file = parquet.ParquetWriter(
+            path,
+            like.schema,
+            compression="zstd",
+            # A dictionary of values that are all different is built and thrown away.
+            use_dictionary=_repeating(like),
+            write_statistics=_ordered(like.schema),
+        )
 
     def append(self, rows: Any) -> None:
         from pyarrow import compute
@@ -240,6 +289,15 @@ def _repeating(rows: Any) -> list[str]:
         if len(values) >= 2 * compute.count_distinct(values).as_py():
             found.append(f"{name}.list.element" if is_list else name)
     return found
+
+
+def _ordered(schema: Any) -> list[str]:
+    """Columns of which the least and the greatest of a row group are worth knowing: of ids and addresses in the order
+    they were landed they say nothing, and comparing texts is a fifth of the writing.
+    """
+    from pyarrow import types
+
+    return [field.name for field in schema if types.is_primitive(field.type)]
 
 
 def _by_day(rows: Any) -> Iterator[tuple[date, Any]]:

@@ -19,16 +19,16 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Final, NoReturn
 
 import msgspec
 
 from analytics_platform.core.errors import MalformedResponse
-from analytics_platform.core.json_scan import Scanned, scan
+from analytics_platform.core.json_scan import Members, Scanned, scan
 
-__all__ = ["Document", "Listed", "parse", "picked", "split_list"]
+__all__ = ["Document", "Listed", "parse", "picked", "split_list", "texts_of"]
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
@@ -78,6 +78,7 @@ class Listed:
         start, end: its brackets' place in the body; `end` is behind the closing one.
         records: as they came, views on the body.
         fields: names of the records' members, sorted; None where the records would have to be read for them.
+        members: where those members are.
     """
 
     at: str
@@ -85,6 +86,7 @@ class Listed:
     end: int
     records: Sequence[msgspec.Raw]
     fields: tuple[str, ...] | None
+    members: Members | None = field(default=None, repr=False)
 
 
 class Document:
@@ -125,7 +127,9 @@ class Document:
             name = self._body[:start].rstrip()[:-2].rpartition(b'"')[2].decode()
             if not name:
                 return  # "" is the root's name
-        self._listed = Listed(at=name, start=start, end=end, records=records, fields=found.fields)
+        self._listed = Listed(
+            at=name, start=start, end=end, records=records, fields=found.fields, members=found.members
+        )
 
     @functools.cached_property
     def value(self) -> object:
@@ -145,6 +149,21 @@ class Document:
     def listed(self, name: str) -> Listed | None:
         """The list of this name, None where it was not split off."""
         return None if self._listed is None or self._listed.at != name else self._listed
+
+
+def texts_of(body: bytes, listed: Listed | None, fields: Sequence[str]) -> tuple[list[str], ...] | None:
+    """Of each record of a body's list only these fields, by field in this order; None where one of them is missing, or
+    is not a string that means what is written: then `picked` reads them.
+    """
+    if listed is None or listed.members is None:
+        return None
+    found = []
+    for name in fields:
+        texts = listed.members.texts(body, name)
+        if texts is None or len(texts) != len(listed.records):
+            return None
+        found.append(texts)
+    return tuple(found)
 
 
 def split_list(body: bytes, start: int, end: int) -> list[msgspec.Raw]:

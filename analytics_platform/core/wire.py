@@ -33,6 +33,8 @@ from analytics_platform.core.origin import Origin
 __all__ = ["BoundedTransport", "attempt", "remaining_seconds"]
 
 _WRITE_SLICE_BYTES = 64 * 1024
+_READ_BYTES = 256 * 1024
+"""Of a body at once: httpcore asks for 64 KiB, and each read has a cost of its own on the way up."""
 
 
 class _Attempt(threading.local):
@@ -82,6 +84,8 @@ class _Stream(httpcore.NetworkStream):
             if left <= 0:
                 raise ResponseTooLarge("The answer's headers are larger than the cap.")
             max_bytes = min(max_bytes, left)
+        else:
+            max_bytes = max(max_bytes, _READ_BYTES)
         data = self._inner.read(max_bytes, _bounded(timeout, httpcore.ReadTimeout))
         if left is not None:
             _current.head_bytes_left = left - len(data)

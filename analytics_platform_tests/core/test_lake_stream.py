@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from analytics_platform.core import lake_stream, staging, streamed_table
 from analytics_platform.core.errors import LandingCorrupt, SchemaMismatch
 from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
 from analytics_platform.core.lake import Lake
-from analytics_platform.core.landing import Landing, Rewritten
+from analytics_platform.core.landing import LandedPage, Landing, Rewritten
 from analytics_platform.core.paging import Page
 from analytics_platform.core.raw_records import raw_records
 from analytics_platform.core.streams import Extraction, Stream
@@ -115,6 +116,9 @@ class Rig:
         return duckdb.sql(
             f"SELECT {names} FROM read_parquet('{pattern}', hive_partitioning = false) ORDER BY ALL"
         ).fetchall()
+
+    def rows_exist(self, spec: TableSpec) -> bool:
+        return any(self.lake.has(spec, "shop", day) for day in (DAY, NEXT))
 
     def bytes(self, spec: TableSpec) -> list[bytes]:
         return [self.lake.partition_path(spec, "shop", day).read_bytes() for day in (DAY, NEXT)]
@@ -278,3 +282,60 @@ def test_a_rewritten_page_says_nothing_about_its_list(tmp_path: Path) -> None:
     renewed, _ = rig.landing.rewrite(batch, lambda _, body: Rewritten(body=body[:-1] + b" }", removed=0))
     (rewritten,) = renewed.index()
     assert rewritten.listed is None
+
+
+def test_files_written_over_by_fewer_records_hold_no_others(tmp_path: Path) -> None:
+    with closing(duckdb.connect()) as engine:
+        for numbers in (range(40), range(40, 45), range(45, 47)):
+            stage = staging.Stage(tmp_path, VISITS)
+            stage.add_records(landed_line(), [json.dumps(visit(n)).encode() for n in numbers], [DAY])
+            stage.load(engine)
+            found = engine.execute("SELECT r.id FROM records").fetchall()
+            assert found == [(f"v{n:05}",) for n in numbers]
+
+
+def landed_line() -> LandedPage:
+    (page,) = pages([body([])])
+    return LandedPage(
+        offset=0,
+        length=0,
+        sha256=page.sha256,
+        size=len(page.body),
+        call=page.call,
+        call_kind=page.call_kind,
+        sequence=0,
+        is_last=True,
+        status=200,
+        endpoint=page.endpoint,
+        received_at=page.received_at,
+        records=0,
+        attempts=1,
+        run_id="run",
+        context={},
+    )
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_a_record_that_cannot_be_read_in_the_middle_of_a_stream_is_told_by_its_field(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.run(BODIES)
+    before = rig.bytes(VISITS)
+    for at in (3, len(BODIES) - 1):
+        changed = [*BODIES[:at], body([visit(9_000, tags={"no": "list"})]), *BODIES[at + 1 :]]
+        home = Rig(tmp_path / str(at))
+        outcome = home.run(changed, [VISITS])
+        assert isinstance(outcome.error, SchemaMismatch)
+        assert "field tags" in str(outcome.error)
+        assert not home.rows_exist(VISITS)
+    assert rig.bytes(VISITS) == before
+
+
+@pytest.mark.usefixtures("small_segments")
+def test_statistics_are_of_columns_whose_order_is_known(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.run(BODIES)
+    path = rig.lake.partition_path(VISITS, "shop", DAY)
+    found = duckdb.sql(f"SELECT DISTINCT path_in_schema, stats_min IS NULL FROM parquet_metadata('{path}')").fetchall()
+    without = {name for name, is_without in found if is_without}
+    assert {"began_at", "n", "_day", "_landed_at"}.isdisjoint(without)
+    assert {"visit_id", "_run_id"} <= without

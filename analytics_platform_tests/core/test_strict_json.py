@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from analytics_platform.core import strict_json
 from analytics_platform.core.errors import MalformedResponse
-from analytics_platform.core.strict_json import Document, parse, picked
+from analytics_platform.core.strict_json import Document, parse, picked, texts_of
 
 REFUSED = {
     "empty": b"",
@@ -256,6 +256,44 @@ def test_the_fields_of_the_records_are_told_without_reading_them(records: list[d
     names = {name for record in records for name in record}
     assert listed.fields == (None if "x" * 25 in names else tuple(sorted(names)))
     assert json.loads(body[listed.start : listed.end]) == records
+
+
+def is_written_plainly(value: object) -> bool:
+    return isinstance(value, str) and json.dumps(value, ensure_ascii=False) == f'"{value}"'
+
+
+TEXTS = (
+    st.text(max_size=3) | st.sampled_from(["2026-10-05", "2026-10-06", 'quo"ted', "back\\slash", "nul\x00"]) | VALUES
+)
+
+
+@pytest.mark.usefixtures("every_body_is_large")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # two shared cores
+@given(
+    st.lists(st.fixed_dictionaries({"at": TEXTS}, optional={"id": TEXTS, "x": VALUES, "é" * 20: TEXTS}), min_size=1),
+    st.sampled_from([(",", ":"), (", ", ": ")]),
+)
+def test_texts_are_told_by_where_they_are(records: list[dict[str, object]], separators: tuple[str, str]) -> None:
+    body = json.dumps({"rows": records, "z": {"at": "y"}}, ensure_ascii=False, separators=separators).encode()
+    listed = Document(body).listed("rows")
+    for name in ("at", "id", "é" * 20, "absent"):
+        values = [record.get(name) for record in records]
+        found = texts_of(body, listed, (name,))
+        assert found is None or found == (values,)
+        if listed is not None and separators == (",", ":") and all(map(is_written_plainly, values)):
+            assert found is not None
+
+
+def test_texts_of_a_page_are_those_that_reading_it_gives() -> None:
+    records = [
+        {"at": f"2026-10-05T12:00:{n % 60:02}", "n": n, "id": f"s{n}", "more": {"id": "no"}} for n in range(2000)
+    ]
+    body = json.dumps({"sessions": records}, separators=(",", ":")).encode()
+    listed = Document(body).listed("sessions")
+    found = texts_of(body, listed, ("at", "id"))
+    assert found == picked(body, "sessions", ("at", "id"))
+    assert found == ([record["at"] for record in records], [record["id"] for record in records])
+    assert texts_of(body, listed, ("n",)) is None
 
 
 def test_a_list_whose_name_is_empty_is_not_taken_for_the_root() -> None:

@@ -34,7 +34,7 @@ from analytics_platform.core.paging import Page
 from analytics_platform.core.quota_policy import Window
 from analytics_platform.core.settling import SETTLED_FROM, Moments
 from analytics_platform.core.streams import Extraction, Stream
-from analytics_platform.core.strict_json import parse, picked
+from analytics_platform.core.strict_json import parse, picked, texts_of
 from analytics_platform.vendors.smartlook.client import MAX_PAGE, Filter, FilterName, SmartlookClient
 from analytics_platform.vendors.smartlook.tables import EVENT_DAILY, EVENTS, FUNNELS, SESSIONS, VISITORS
 
@@ -173,7 +173,9 @@ def _newest_first(
 
 
 def _moments(field: str, instant_field: str, page: Page) -> Moments:
-    found = picked(page.body, field, (instant_field, "id"))
+    fields = (instant_field, "id")
+    found: tuple[Sequence[Any], ...] | None = texts_of(page.body, page.listed, fields)
+    found = found or picked(page.body, field, fields)
     if found is None:
         records = _records(page, field)
         found = ([record.get(instant_field) for record in records], [record.get("id") for record in records])
