@@ -129,9 +129,14 @@ def main(directory: str, target: str) -> int:
     from dbt.cli.main import dbtRunner
     from dbt_common.events.functions import reset_metadata_vars
 
+    from analytics_platform.transform import dbt_lean
+
     quiet = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-write-json"]
     where = ["--project-dir", directory, "--profiles-dir", directory, "--target-path", target]
+    dbt_lean.spare()
     parsed = dbtRunner().invoke(["parse", *quiet, *where])
+    if parsed.success:
+        dbt_lean.prepare(parsed.result)
     line = sys.stdin.readline()
     if not line:
         return 0
