@@ -8,8 +8,8 @@ would take turns with it. The process is started with the run's first work, so t
 vendors answer. It knows nothing of the run but what each call brings, and whatever it cannot do, or does not answer
 because it is gone, the caller does itself: a run without it is only slower.
 
-Calls are pickled, so the function has a name in a module and its arguments can travel. The process ends when the run's
-end of the pipe does: with its parent, however that ends.
+Calls travel as `multiprocessing` sends objects between its own processes: the function by its name in a module, over a
+pipe that only the two have. The process ends when the run's end of the pipe does: with its parent, however that ends.
 
 `python -m analytics_platform.core.beside DESCRIPTOR`
 """
@@ -17,11 +17,11 @@ end of the pipe does: with its parent, however that ends.
 from __future__ import annotations
 
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -98,9 +98,9 @@ class Beside:
             line = self._line
             if line is None or line.closed:
                 raise LookupError("the process beside the run was never there")
-            line.send_bytes(pickle.dumps((function, args, kwargs)))
+            line.send((function, args, kwargs))
             is_done, answer = line.recv()
-        except (OSError, EOFError, pickle.PicklingError, AttributeError, TypeError) as error:
+        except Exception as error:  # it is gone, or what was asked or answered cannot travel
             raise LookupError("the process beside the run gave no answer") from error
         if not is_done:
             raise LookupError(f"the process beside the run failed with {answer}")
@@ -131,22 +131,27 @@ def asked(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callab
 
 def main(descriptor: int) -> None:
     """Answer one call after the other until the run ends."""
-    with Connection(descriptor) as line:
+    with Connection(descriptor) as line, suppress(EOFError, OSError):
         while True:
-            try:
-                call = line.recv_bytes()
-            except (EOFError, OSError):
-                return
-            try:
-                function, args, kwargs = pickle.loads(call)  # noqa: S301  (from our own parent, over a pipe only it has)
-                answer = pickle.dumps((True, function(*args, **kwargs)))
-            except Exception as error:
-                # The caller finds out itself what is wrong; its message may quote what must not travel.
-                answer = pickle.dumps((False, type(error).__name__))
-            try:
-                line.send_bytes(answer)
-            except OSError:
-                return
+            _answer_next(line)
+
+
+def _answer_next(line: Connection) -> None:
+    answer: tuple[bool, object]
+    try:
+        function, args, kwargs = line.recv()
+        answer = (True, function(*args, **kwargs))
+    except EOFError:
+        raise
+    except Exception as error:
+        # The caller finds out itself what is wrong; the message may quote what must not travel.
+        answer = (False, type(error).__name__)
+    try:
+        line.send(answer)
+    except OSError:
+        raise
+    except Exception as error:
+        line.send((False, type(error).__name__))
 
 
 if __name__ == "__main__":
