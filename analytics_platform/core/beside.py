@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
-__all__ = ["Beside", "asked"]
+__all__ = ["Beside", "asked", "hint_or_do"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,6 +127,15 @@ def asked(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callab
             return function(*args, **kwargs)
 
     return answer
+
+
+def hint_or_do(function: Callable[[], object]) -> None:
+    """Have the second process prepare what it will be asked for, without waiting; without one, prepare it here."""
+    there = [each for each in _open if each.is_there]
+    if there:
+        there[-1].call(function)
+    else:
+        function()
 
 
 def main(descriptor: int) -> None:
