@@ -76,14 +76,14 @@ class RunParts:
     lake_seconds: float = 0.0
     """Decoding landed pages into Parquet."""
     checks_seconds: float = 0.0
-    """Great Expectations (its import too), the vendors' own checks, Data Docs."""
+    """Waiting for Great Expectations, the vendors' own checks and Data Docs, which another process works at."""
     dbt_start_seconds: float = 0.0
     """From starting dbt until its first node: Python, imports, parsing."""
     dbt_models_seconds: float = 0.0
     """Models and seeds; two run at a time, and a second with a test beside a model is shared between them."""
     dbt_tests_seconds: float = 0.0
     pictures_seconds: float = 0.0
-    """Row counts and plots in the metadata of marts."""
+    """Row counts in the metadata of marts, waiting for their plots."""
     publish_seconds: float = 0.0
     dagster_seconds: float = 0.0
     """Everything else: loading definitions, planning runs, events and their storage."""
