@@ -12,17 +12,21 @@ are recorded again by the next run, without a request.
 A run of all vendors and the marts tells of 4,400 events one by one, 7 CPU seconds of statements and commits. They are
 gathered for a twentieth of a second and stored together; whoever reads through the same object sees all that was told
 before, and what begins or ends a run is stored before anything goes on.
+
+The file of a run has 25 tables and indexes, 0.08 CPU seconds of statements; the runs of a process copy the first one's.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import sqlite3
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -54,6 +58,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, sa.Engine] = OrderedDict()
         self._has_index_columns = False
+        self._empty_file = b""
         self._tables: set[str] = set()
         self._writer = _Writer(self._store)
         super().__init__(base_dir, inst_data=inst_data)
@@ -66,12 +71,33 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     def _connect(self, shard: str) -> Iterator[sa.Connection]:
         self._writer.drain()
         with self._db_lock:
-            engine = self._engine(shard)
             if shard not in self._initialized_dbs:
-                self._initdb(engine)
+                self._make_file(shard)
                 self._initialized_dbs.add(shard)
+            engine = self._engine(shard)
             with engine.connect() as connection, connection.begin():
                 yield connection
+
+    def _make_file(self, shard: str) -> None:
+        """A run's file as the stock class makes it, by statements the first time and then from that one's bytes."""
+        path = Path(self.path_for_shard(shard))
+        if not path.exists() and self._empty_file:
+            scratch = path.with_name(f".{path.name}.{os.getpid()}")
+            scratch.write_bytes(self._empty_file)
+            try:
+                # Another process may make it too; whoever comes second leaves what is there.
+                with suppress(FileExistsError):
+                    os.link(scratch, path)
+            finally:
+                scratch.unlink()
+            return
+        is_new = not path.exists()
+        self._initdb(self._engine(shard))
+        if is_new:
+            with sqlite3.connect(path) as connection:
+                is_empty = connection.execute("SELECT count(*) FROM event_logs").fetchone() == (0,)
+                self._empty_file = connection.serialize() if is_empty else b""
+            connection.close()
 
     def _engine(self, shard: str) -> sa.Engine:
         engine = self._engines.get(shard)

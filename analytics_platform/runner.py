@@ -17,6 +17,8 @@ from typing import Any, Literal
 import dagster as dg
 
 from analytics_platform.core.automation import range_tags
+from analytics_platform.core.beside import Beside
+from analytics_platform.core.checking import prepare_checking
 from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.fetch import SiteContext, days_to_fetch, state_of_days
 from analytics_platform.core.ingest import REFRESH_TAG, REPLAY_TAG
@@ -74,14 +76,14 @@ class RunParts:
     lake_seconds: float = 0.0
     """Decoding landed pages into Parquet."""
     checks_seconds: float = 0.0
-    """Great Expectations (its import too), the vendors' own checks, Data Docs."""
+    """Waiting for Great Expectations, the vendors' own checks and Data Docs, which another process works at."""
     dbt_start_seconds: float = 0.0
     """From starting dbt until its first node: Python, imports, parsing."""
     dbt_models_seconds: float = 0.0
     """Models and seeds; two run at a time, and a second with a test beside a model is shared between them."""
     dbt_tests_seconds: float = 0.0
     pictures_seconds: float = 0.0
-    """Row counts and plots in the metadata of marts."""
+    """Row counts in the metadata of marts, waiting for their plots."""
     publish_seconds: float = 0.0
     dagster_seconds: float = 0.0
     """Everything else: loading definitions, planning runs, events and their storage."""
@@ -155,6 +157,7 @@ class Runner:
         self.landing = Landing(settings.home.landing, clock=self.clock)
         self.lake = Lake(settings.home.lake)
         self._ahead: DbtAhead | None = None
+        self._beside: Beside | None = None
 
     def run(
         self,
@@ -175,8 +178,9 @@ class Runner:
             thorough: run the dbt tests too that ordinary builds leave to the job `dbt_thorough`.
         """
         report = RunReport(first_day=first_day, last_day=last_day)
-        with measuring() as watch, DbtAhead(self.settings) as ahead:
+        with measuring() as watch, DbtAhead(self.settings) as ahead, Beside() as beside:
             self._ahead = ahead if marts else None
+            self._beside = beside
             for vendor in vendors:
                 for site in self.settings.sites:
                     if site.key not in sites:
@@ -190,6 +194,7 @@ class Runner:
             if marts:
                 self._marts(report, thorough=thorough)
             self._ahead = None
+            self._beside = None
         report.parts = RunParts.of(watch.seconds, time.monotonic() - self._began)
         yield report
 
@@ -286,7 +291,7 @@ class Runner:
             result.state = "not used"
             return result
         work = self.work(vendor, site, first_day, last_day, refresh=refresh)
-        missing = vendor_resource(vendor).missing_variables(ids)
+        missing = vendor_resource(vendor, self.instance).missing_variables(ids)
         if missing and any(item.costs_requests for item in work):
             result.state = "off"
             result.message = f"{', '.join(missing)} not set"
@@ -298,6 +303,8 @@ class Runner:
         return result
 
     def _launch(self, work: Work, result: VendorResult, *, tags: Mapping[str, str]) -> None:
+        if self._beside is not None:
+            self._beside.begin(prepare_checking)
         if self._ahead is not None:
             # Something will be new in the lake, so that there will be a build.
             self._ahead.begin()

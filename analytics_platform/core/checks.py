@@ -22,8 +22,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
+import importlib.util
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +45,15 @@ if TYPE_CHECKING:
 
     from analytics_platform.core.lake import DecodedPartition
 
-__all__ = ["CHECK_NAMES", "PartitionProfile", "SuiteOutcome", "days_in_words", "partition_profiles", "run_suites"]
+__all__ = [
+    "CHECK_NAMES",
+    "PartitionProfile",
+    "SuiteOutcome",
+    "days_in_words",
+    "partition_profiles",
+    "run_suites",
+    "warm_up",
+]
 
 CHECK_NAMES: Final[Mapping[str, tuple[bool, str]]] = {
     "schema_is_declared": (True, "Every declared column is there, in order, with its type."),
@@ -366,16 +377,40 @@ def _quietly() -> Iterator[None]:
             logging.captureWarnings(capture=False)  # its import sends every warning of the process to a logger
 
 
+def warm_up() -> None:
+    """Import Great Expectations and make its context, for a process that will validate (`core.checking`)."""
+    with _quietly():
+        _whole_frame()
+    importlib.import_module("pandas")
+
+
 @lru_cache(maxsize=1)
 def _great_expectations() -> Any:
     """The package, imported once a process with its telemetry off before the first byte of it runs."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     # It logs exceptions with their text, and their text may quote a value of the frame.
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)
+    _load_when_used("scipy.stats")
     import great_expectations
     import great_expectations.expectations
 
     return great_expectations
+
+
+def _load_when_used(name: str) -> None:
+    """Put off a submodule that Great Expectations imports for two expectations nobody uses here: a third of the time
+    its own import takes.
+    """
+    parent = importlib.import_module(name.rpartition(".")[0])
+    found = importlib.util.find_spec(name)
+    if name in sys.modules or found is None or found.loader is None:
+        return
+    found.loader = importlib.util.LazyLoader(found.loader)
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    # `from parent import name` finds it here; asked of sys.modules it would be loaded.
+    setattr(parent, name.rpartition(".")[2], module)
 
 
 @lru_cache(maxsize=1)

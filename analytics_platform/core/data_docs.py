@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from analytics_platform.core.durable import storage_errors, write_file
 
-__all__ = ["ADDRESS", "DataDocs", "Validated"]
+__all__ = ["ADDRESS", "DataDocs", "Validated", "warm_up_pages"]
 
 ADDRESS: Final = "/data-docs"
 """Path under which the UI serves the pages."""
@@ -135,3 +135,9 @@ def _view() -> Any:
     from great_expectations.render.view.view import DefaultJinjaPageView
 
     return DefaultJinjaPageView(custom_views_directory=str(_VIEWS))
+
+
+def warm_up_pages() -> None:
+    """Compile the templates, for a process that will write pages (`core.checking`)."""
+    for name in (_PAGE, _INDEX):
+        _view().env.get_template(name)

@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, partition_profiles, run_suites
-from analytics_platform.core.data_docs import DataDocs, Validated
+from analytics_platform.core.beside import asked
+from analytics_platform.core.checking import Checked, ToCheck, check_partitions, write_index
+from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, partition_profiles
+from analytics_platform.core.data_docs import DataDocs
 from analytics_platform.core.deferring import defer_readers, fetch_or_defer
 from analytics_platform.core.errors import ConfigurationError, PlatformError, TransientVendorError, Where
 from analytics_platform.core.fetch import Fetcher, FetchOutcome, SiteContext
@@ -75,6 +77,15 @@ class _Done:
     outcome: FetchOutcome
     landed: str = ""
     """Where it was deferred: how much of how much is landed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BegunChecks:
+    """A table's checks that were asked for: by name, and one answer to come a site."""
+
+    spec: TableSpec
+    names: Sequence[str]
+    answers: Sequence[tuple[ToCheck, Callable[[], Checked]]]
 
 
 _TruthResults = Callable[[list[_Done]], Iterator[dg.AssetCheckEvaluation]]
@@ -249,9 +260,9 @@ def _run_step(
     days_by_site = _days_by_site(context.partition_keys)
     sites = {key: _site_context(platform.settings, stream.vendor, key) for key in days_by_site}
     if context.run.tags.get(REPLAY_TAG) != "true":
-        asked = [(site, days_by_site[key]) for key, site in sites.items() if site is not None]
+        wanted = [(site, days_by_site[key]) for key, site in sites.items() if site is not None]
         refresh = context.run.tags.get(REFRESH_TAG) == "true"
-        yield from plan_of_run(context, stream, platform, vendor, specs_by_name, asked, refresh=refresh)
+        yield from plan_of_run(context, stream, platform, vendor, specs_by_name, wanted, refresh=refresh)
     finished: list[_Done] = []
     for site_key, days in days_by_site.items():
         site = sites[site_key]
@@ -295,7 +306,8 @@ def _recheck(
             allow_retries=False,
         )
     docs = DataDocs(platform.settings.home.data_docs)
-    yield from _check_results(context, selected, finished, platform.lake, checks, docs)
+    begun = _begin_checks(context, selected, finished, platform.lake, checks, docs)
+    yield from _check_results(begun, platform.lake, docs)
     yield from truth_results(finished)
     for item in finished:
         if item.outcome.error is not None:
@@ -376,9 +388,10 @@ def _events(
     truth_results: _TruthResults,
 ) -> Iterator[Any]:
     """Materialisations, observations, check results, and at the end the failure if there was one."""
-    asked = {split_key(key) for key in context.partition_keys}
+    begun = _begin_checks(context, selected, finished, lake, checks, docs)
+    wanted = {split_key(key) for key in context.partition_keys}
     done = {(day, item.site.key) for item in finished for day in item.outcome.done_days}
-    everything = asked == done
+    everything = wanted == done
     for spec in selected:
         key = dg.AssetKey(spec.asset_key)
         for partition, metadata in _partition_metadata(spec, finished, lake):
@@ -389,7 +402,7 @@ def _events(
         yield from _observations(spec, finished)
         if everything:
             yield dg.MaterializeResult(asset_key=key)
-    yield from _check_results(context, selected, finished, lake, checks, docs)
+    yield from _check_results(begun, lake, docs)
     yield from truth_results(finished)
     for item in finished:
         if item.outcome.error is not None:
@@ -483,70 +496,75 @@ def _observations(spec: TableSpec, finished: list[_Done]) -> Iterator[dg.AssetOb
             )
 
 
-def _check_results(
+def _begin_checks(
     context: dg.AssetExecutionContext,
     selected: list[TableSpec],
     finished: list[_Done],
     lake: Lake,
     checks: Sequence[VendorCheck],
     docs: DataDocs,
-) -> Iterator[dg.AssetCheckResult]:
+) -> list[_BegunChecks]:
+    """Hand the partitions just written to whoever checks beside this thread; without anybody nothing happens yet."""
     with_rows = [item for item in finished if item.outcome.decoded]
+    begun = []
     for spec in selected:
         key = dg.AssetKey(spec.asset_key)
         names = sorted(check.name for check in context.selected_asset_check_keys if check.asset_key == key)
         if not names or not with_rows:
             continue
         own = [check for check in checks if check.table == spec.name]
+        answers = []
+        for item in with_rows:
+            what = _to_check(spec, item, lake, own, docs, context.run_id)
+            answers.append((what, asked(check_partitions, what)))
+        begun.append(_BegunChecks(spec=spec, names=names, answers=answers))
+    return begun
+
+
+def _check_results(begun: Sequence[_BegunChecks], lake: Lake, docs: DataDocs) -> Iterator[dg.AssetCheckResult]:
+    """The results as they come, one a check; failing days of blocking ones are kept from the marts."""
+    for each in begun:
         with measured("checks"):
-            found = [_check_site(spec, item, lake, own, docs, context.run_id) for item in with_rows]
-        for name in names:
+            found = [_answered(what, answer, lake) for what, answer in each.answers]
+        for name in each.names:
             mine = [(outcome, page) for outcomes, page in found for outcome in outcomes if outcome.name == name]
             if mine:
-                yield _merged_result(key, name, mine)
-    if with_rows:
+                yield _merged_result(dg.AssetKey(each.spec.asset_key), name, mine)
+    if begun:
         with measured("checks"):
-            docs.write_index()
+            asked(write_index, docs.root)()
 
 
-def _check_site(
+def _to_check(
     spec: TableSpec, item: _Done, lake: Lake, checks: Sequence[VendorCheck], docs: DataDocs, run_id: str
-) -> tuple[tuple[SuiteOutcome, ...], str]:
-    """Run every check on the rows just written, and keep failing days of blocking ones from the marts.
-
-    Returns:
-        The outcomes, and the address of the page that shows them.
-    """
+) -> ToCheck:
     days = item.outcome.done_days
     partitions = [p for day in days for p in item.outcome.decoded[day] if p.spec is spec]
-    frame = lake.frame(spec, item.site.key, days)
-    history = lake.row_counts(spec, item.site.key, [d for d in lake.days(spec, item.site.key) if d < days[0]][-28:])
-    profiles = partition_profiles(partitions, item.outcome.provisional)
-    pages: list[str] = []
-    what = Validated(table=spec.qualified_name, site=item.site.key, days=days, run_id=run_id)
-    outcomes = (
-        *run_suites(spec, frame, profiles, history, show=lambda results: pages.append(docs.write(what, results))),
-        *(_as_outcome(check, frame) for check in checks),
+    return ToCheck(
+        spec=spec,
+        site=item.site.key,
+        days=days,
+        profiles=partition_profiles(partitions, item.outcome.provisional),
+        history=lake.row_counts(spec, item.site.key, [d for d in lake.days(spec, item.site.key) if d < days[0]][-28:]),
+        checks=checks,
+        lake=lake.root,
+        docs=docs.root,
+        run_id=run_id,
     )
+
+
+def _answered(what: ToCheck, answer: Callable[[], Checked], lake: Lake) -> tuple[tuple[SuiteOutcome, ...], str]:
+    """The outcomes, and the address of the page that shows them; failing days of blocking ones are held back."""
+    checked = answer()
     failing = {
-        day for outcome in outcomes if outcome.blocking and not outcome.passed for day in outcome.failing_days or days
+        day
+        for outcome in checked.outcomes
+        if outcome.blocking and not outcome.passed
+        for day in outcome.failing_days or what.days
     }
-    passing_days = [day for day in days if day not in failing]
-    lake.block(spec, item.site.key, failing=sorted(failing), passing_days=passing_days)
-    return outcomes, pages[-1]
-
-
-def _as_outcome(check: VendorCheck, frame: Any) -> SuiteOutcome:
-    finding = check.run(frame)
-    return SuiteOutcome(
-        name=check.name,
-        blocking=check.blocking,
-        passed=finding.passed,
-        failing_days=finding.failing_days,
-        description=finding.description,
-        metrics=finding.metrics,
-        table=(),
-    )
+    passing_days = [day for day in what.days if day not in failing]
+    lake.block(what.spec, what.site, failing=sorted(failing), passing_days=passing_days)
+    return checked.outcomes, checked.page
 
 
 def _truth_results(

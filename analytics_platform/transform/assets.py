@@ -10,7 +10,6 @@ is replaced whole by the models themselves.
 """
 
 # No `from __future__ import annotations` here: Dagster reads the type of an asset's `context` parameter at run time.
-import base64
 import io
 import os
 import re
@@ -18,7 +17,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -29,15 +28,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
+from analytics_platform.core.beside import asked, hint_or_do
 from analytics_platform.core.lake import Lake, SiteRow
 from analytics_platform.core.partitions import day_partitions
 from analytics_platform.core.redaction import redact
 from analytics_platform.core.resources import PlatformResource
 from analytics_platform.core.stopwatch import measured, took
 from analytics_platform.ops_export import export_ops
-from analytics_platform.reconcile.pictures import Asked, of_mart
 from analytics_platform.settings import Settings
 from analytics_platform.transform.dbt_ahead import hand_over, parse_folder
+from analytics_platform.transform.drawing import draw_marts, prepare_drawing
 from analytics_platform.transform.project import (
     PROJECT_DIRECTORY,
     dbt_executable,
@@ -87,7 +87,6 @@ _DATES_AFTER: Final = 3
 yet and cost nothing."""
 _SLICE_DAYS: Final = 92
 """Days one dbt process builds: of ten million sessions in two years, an eighth at a time (docs/marts_benchmark.md)."""
-_PICTURED_DAYS: Final = 28
 _LOG_EVERY_SECONDS: Final = 1.0
 _NODE_RESULTS: Final = frozenset({"LogModelResult", "LogSeedResult", "LogTestResult"})
 _QUOTED_VALUE: Final = re.compile(r"""(["'])(?:(?!\1).)*\1""", re.DOTALL)
@@ -141,11 +140,9 @@ def _build(
         outcome = _run_slices(context, settings, manifest, partitions, (first_day, last_day))
     with measured("pictures"):
         tables = _tables_as_built(settings, manifest)
-        pictures = _pictures(settings, manifest, tables, last_day)
-    for name, pictured in pictures.items():
-        _show(context, name, pictured, tables, manifest)
-    for event in outcome.events:
-        yield _with_table(event, tables)
+        names = [relation_name(node) for node in manifest.marts() if relation_name(node) in tables]
+        drawn = asked(draw_marts, settings, names, last_day)
+    yield from _with_pictures(context, outcome.events, drawn, tables, manifest)
     if outcome.failure:
         raise dg.Failure(description=outcome.failure, metadata=outcome.metadata, allow_retries=False)
     marts = {dg.AssetKey(relation_name(node)) for node in manifest.marts()}
@@ -385,11 +382,10 @@ def _new_process(
 def _beside(
     process: "subprocess.Popen[bytes]", manifest: Manifest, partitions: dg.PartitionsDefinition[str], target: Path
 ) -> "DbtCliInvocation":
-    """Read from a dbt that builds already. What is imported here takes 3 s, which it has time for."""
+    """Read from a dbt that builds already. What is imported here takes seconds, which it has time for."""
+    hint_or_do(prepare_drawing)
     from dagster_dbt import DbtCliInvocation
     from packaging.version import Version
-
-    from analytics_platform.reconcile import plots  # noqa: F401  (for the pictures, after the build)
 
     return DbtCliInvocation(
         process=process,
@@ -588,25 +584,36 @@ def _tables_as_built(settings: Settings, manifest: Manifest) -> dict[str, dict[s
     return found
 
 
-def _pictures(
-    settings: Settings, manifest: Manifest, built: Collection[str], last_day: date
-) -> dict[str, dict[str, Any]]:
-    """Plots of the marts' newest days, one a site, by mart, for those that have a picture (`reconcile.pictures`)."""
-    first = last_day - timedelta(days=_PICTURED_DAYS - 1)
-    asked = [Asked(site=site.key, first=first, last=last_day) for site in settings.sites]
-    names = [relation_name(node) for node in manifest.marts() if relation_name(node) in built]
-    if not names:
-        return {}
-    with warehouse_connection(settings) as connection:
-        return {
-            name: {
-                f"plot_{site}": dg.MetadataValue.md(
-                    f"![{picture.title}](data:image/png;base64,{base64.b64encode(picture.png).decode('ascii')})"
+def _with_pictures(
+    context: dg.AssetExecutionContext,
+    events: Sequence[Any],
+    drawn: Callable[[], Mapping[str, Mapping[str, str]]],
+    tables: Mapping[str, dict[str, Any]],
+    manifest: Manifest,
+) -> Iterator[Any]:
+    """The events in their order; the pictures are waited for when the first mart comes, most relations are told by
+    then.
+    """
+    marts = {relation_name(node) for node in manifest.marts()}
+    is_shown = False
+    for event in events:
+        if not is_shown and isinstance(event, dg.Output) and event.output_name in marts:
+            is_shown = True
+            with measured("pictures"):
+                pictures = drawn()
+            for name, pictured in pictures.items():
+                _show(
+                    context,
+                    name,
+                    {site: dg.MetadataValue.md(text) for site, text in pictured.items()},
+                    tables,
+                    manifest,
                 )
-                for site, picture in of_mart(name, lambda sql: connection.sql(sql).df(), asked)
-            }
-            for name in names
-        }
+        yield _with_table(event, tables)
+    if not is_shown:
+        # Whoever draws has the warehouse open.
+        with measured("pictures"):
+            drawn()
 
 
 def _show(

@@ -80,11 +80,16 @@ def all_tables() -> Mapping[str, TableSpec]:
     return {spec.qualified_name: spec for name in vendor_names() for spec in _module(name, "tables").TABLES}
 
 
-def vendor_resource(vendor: str) -> VendorResource:
-    """The vendor's resource with its secrets resolved from the environment of this process."""
+def vendor_resource(vendor: str, instance: dg.DagsterInstance | None = None) -> VendorResource:
+    """The vendor's resource with its secrets resolved from the environment of this process.
+
+    Args:
+        instance: whoever has one spares Dagster making one in memory, which takes longer than all the rest.
+    """
     import dagster as dg
 
-    with dg.build_resources({vendor: _module(vendor, "resource").RESOURCE.from_environment()}) as built:
+    resources = {vendor: _module(vendor, "resource").RESOURCE.from_environment()}
+    with dg.build_resources(resources, instance=instance) as built:
         resource: VendorResource = getattr(built, vendor)
     return resource
 

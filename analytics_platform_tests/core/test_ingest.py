@@ -18,8 +18,9 @@ import duckdb
 import pytest
 import yaml
 
+from analytics_platform.core import checking
 from analytics_platform.core.automation import range_tags
-from analytics_platform.core.checks import CHECK_NAMES
+from analytics_platform.core.checks import CHECK_NAMES, SuiteOutcome, run_suites
 from analytics_platform.core.clock import SystemClock
 from analytics_platform.core.concurrency import REQUESTS_IN_FLIGHT
 from analytics_platform.core.errors import PermissionDenied, PlatformError, QuotaExhausted, VendorUnavailable
@@ -87,6 +88,7 @@ class Finished:
     requests: int
     requests_again: int
     output: str
+    validated_here: list[str]
     secrets: list[str] = field(repr=False, default_factory=list)
 
 
@@ -108,6 +110,13 @@ def finished(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory)
         }
         for name, value in environment.items():
             patch.setenv(name, value)
+        validated_here: list[str] = []
+
+        def noting(spec: TableSpec, *rest: Any, **options: Any) -> tuple[SuiteOutcome, ...]:
+            validated_here.append(spec.qualified_name)
+            return run_suites(spec, *rest, **options)
+
+        patch.setattr(checking, "run_suites", noting)
         runner = Runner(load_settings(), instance)
         with _captured(1, output), _captured(2, errors):
             results = run(runner, *vendor_names())
@@ -122,6 +131,7 @@ def finished(running_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory)
             requests=spent,
             requests_again=len(running_sandbox.requests) - spent,
             output=output.read_text() + errors.read_text(),
+            validated_here=validated_here,
             secrets=_secrets(running_sandbox),
         )
 
@@ -156,6 +166,14 @@ def _secrets(sandbox: Sandbox) -> list[str]:
     given = [value for name, value in environment.items() if not name.endswith(("_URL", "_ID"))]
     issued = [token for vendor in ("pirsch", "kameleoon") for token in sandbox.context.token_store(vendor)._expiry]
     return [*given, *issued]
+
+
+def test_the_checks_of_a_run_are_made_beside_it(finished: Finished) -> None:
+    assert finished.validated_here == []
+    evaluated = finished.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey(["pirsch", "daily_stats"]), "keys_are_unique"), limit=1
+    )
+    assert evaluated, "and they were made"
 
 
 def test_every_vendor_is_done_and_the_second_run_spends_nothing(finished: Finished) -> None:

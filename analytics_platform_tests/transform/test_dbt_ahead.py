@@ -58,6 +58,7 @@ def test_it_builds_with_the_variables_of_the_order_and_leaves_its_parse(settings
         said, _ = process.communicate()
         assert process.returncode == 0, said
         assert b'"LogModelResult"' in said
+        assert b'"SQLQuery"' not in said, "nobody asked for what is for debugging"
         assert _order(settings, project) is None, "it builds once"
     with duckdb.connect(str(settings.home.warehouse), read_only=True) as connection:
         # The parse before the order knew no window.

@@ -8,8 +8,9 @@ Source: MARTS §2 (a visit is rejected beyond 120 minutes) and §3.3; contract K
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from analytics_platform.core.truths import Truth
@@ -28,23 +29,20 @@ _LATEST: Final = datetime(2100, 1, 1)  # noqa: DTZ001
 _LONGEST_VISIT_SECONDS: Final = 120 * 60
 
 
-def _times_are_milliseconds(*columns: str) -> Callable[[pd.DataFrame], Finding]:
-    def run(frame: pd.DataFrame) -> Finding:
-        outside = [(frame[name] < _EARLIEST) | (frame[name] >= _LATEST) for name in columns]
-        broken = outside[0]
-        for other in outside[1:]:
-            broken = broken | other
-        return finding(
-            frame,
-            broken,
-            fault=f"{' or '.join(columns)}, read as milliseconds, does not lie between 1990 and 2100",
-            next_step=(
-                "The vendor changed the unit: change the expression in tables.py and run `analytics-platform "
-                "replay-landing`, it costs no request. Until then the days stay out of the marts."
-            ),
-        )
-
-    return run
+def _times_are_milliseconds(frame: pd.DataFrame, *, columns: Sequence[str]) -> Finding:
+    outside = [(frame[name] < _EARLIEST) | (frame[name] >= _LATEST) for name in columns]
+    broken = outside[0]
+    for other in outside[1:]:
+        broken = broken | other
+    return finding(
+        frame,
+        broken,
+        fault=f"{' or '.join(columns)}, read as milliseconds, does not lie between 1990 and 2100",
+        next_step=(
+            "The vendor changed the unit: change the expression in tables.py and run `analytics-platform "
+            "replay-landing`, it costs no request. Until then the days stay out of the marts."
+        ),
+    )
 
 
 def _visits_are_within_two_hours(frame: pd.DataFrame) -> Finding:
@@ -82,7 +80,7 @@ def _milliseconds_check(table: str, *columns: str) -> VendorCheck:
             "would put rows on wrong days."
         ),
         blocking=True,
-        run=_times_are_milliseconds(*columns),
+        run=partial(_times_are_milliseconds, columns=columns),
     )
 
 

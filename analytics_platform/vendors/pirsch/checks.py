@@ -9,7 +9,8 @@ do not necessarily show correct data", so nothing here is compared with a sample
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from analytics_platform.core.country_codes import COUNTRY_CODES
@@ -45,24 +46,21 @@ def _bounce_rate_is_over_sessions(frame: pd.DataFrame) -> Finding:
     )
 
 
-def _breakdown_is_not_truncated(*flags: str) -> Callable[[pd.DataFrame], Finding]:
-    def run(frame: pd.DataFrame) -> Finding:
-        truncated = frame[flags[0]].astype("boolean").fillna(value=False)
-        for flag in flags[1:]:
-            truncated = truncated | frame[flag].astype("boolean").fillna(value=False)
-        answers = ["_day", "dimension"] if "dimension" in frame else ["_day"]
-        return finding(
-            frame,
-            truncated,
-            fault="the answer held 100 rows, its most, so smaller values are missing",
-            next_step=(
-                "Sums over these rows are too small: take totals from daily_stats. int_pirsch__lists_completed has the "
-                "rest of views, entries, exits and referrer sessions under (other)."
-            ),
-            metrics={"truncated_answers": len(frame.loc[truncated.astype(bool), answers].drop_duplicates())},
-        )
-
-    return run
+def _breakdown_is_not_truncated(frame: pd.DataFrame, *, flags: Sequence[str]) -> Finding:
+    truncated = frame[flags[0]].astype("boolean").fillna(value=False)
+    for flag in flags[1:]:
+        truncated = truncated | frame[flag].astype("boolean").fillna(value=False)
+    answers = ["_day", "dimension"] if "dimension" in frame else ["_day"]
+    return finding(
+        frame,
+        truncated,
+        fault="the answer held 100 rows, its most, so smaller values are missing",
+        next_step=(
+            "Sums over these rows are too small: take totals from daily_stats. int_pirsch__lists_completed has the "
+            "rest of views, entries, exits and referrer sessions under (other)."
+        ),
+        metrics={"truncated_answers": len(frame.loc[truncated.astype(bool), answers].drop_duplicates())},
+    )
 
 
 def _goal_rates_are_fractions(frame: pd.DataFrame) -> Finding:
@@ -140,7 +138,7 @@ def _truncation_check(table: str, *flags: str) -> VendorCheck:
             "saying so."
         ),
         blocking=False,
-        run=_breakdown_is_not_truncated(*flags),
+        run=partial(_breakdown_is_not_truncated, flags=flags),
     )
 
 
