@@ -304,7 +304,10 @@ def _runner(settings: Settings) -> Iterator[Any]:
         runner = Runner(settings, opened, began=began)
         # Dagster and the definitions stay to the end: looking for what is unused in them takes 0.2 s each time.
         gc.freeze()
-        yield runner
+        try:
+            yield runner
+        finally:
+            gc.unfreeze()
 
 
 def _run(

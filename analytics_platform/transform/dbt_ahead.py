@@ -5,8 +5,7 @@ what a build is asked (`assets`), where the project and what was parsed lie (`pr
 
 Python, dbt's imports and its parse take 5 CPU seconds before the first node, 12 in a home that never built (what dbt
 parsed depends on the home's paths, so it cannot come with the package). A `run` or `demo` spends them while vendors
-answer; `dbt_lean` leaves out of the build what nobody would see. The process ends when its standard input does: with
-its parent, however that ends.
+answer. The process ends when its standard input does: with its parent, however that ends.
 
 `python -m analytics_platform.transform.dbt_ahead PROJECT_DIRECTORY TARGET_DIRECTORY`: reads one line of JSON with
 `arguments` and `environment`, writes what dbt writes, exits as dbt does.
@@ -14,12 +13,14 @@ its parent, however that ends.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,6 +35,7 @@ from analytics_platform.transform.project import (
 
 __all__ = ["DbtAhead", "hand_over", "parse_folder"]
 
+_IMPORTED_BY_MODELS: Final = ("pandas", "analytics_platform.reconcile.frames")
 _waiting: Final[dict[Path, DbtAhead]] = {}
 """Home → the process that waits for its next build."""
 
@@ -130,14 +132,10 @@ def main(directory: str, target: str) -> int:
     from dbt.cli.main import dbtRunner
     from dbt_common.events.functions import reset_metadata_vars
 
-    from analytics_platform.transform import dbt_lean
-
     quiet = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-write-json"]
     where = ["--project-dir", directory, "--profiles-dir", directory, "--target-path", target]
-    dbt_lean.spare()
     parsed = dbtRunner().invoke(["parse", *quiet, *where])
-    if parsed.success:
-        dbt_lean.prepare(parsed.result)
+    _prepare()
     line = sys.stdin.readline()
     if not line:
         return 0
@@ -152,6 +150,14 @@ def main(directory: str, target: str) -> int:
     if done.success:
         return 0
     return 1 if done.exception is None else 2
+
+
+def _prepare() -> None:
+    """While there is time: the imports of Python models; what is there by now stays, the collector may pass it over."""
+    for name in _IMPORTED_BY_MODELS:
+        import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":
