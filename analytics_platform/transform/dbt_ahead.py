@@ -3,12 +3,12 @@
 Belongs here: both ends of the waiting process: starting it, handing it a build, and what it runs. Does not belong here:
 what a build is asked (`assets`), where the project and what was parsed lie (`project`).
 
-Python, dbt's imports and its parse take 5 CPU seconds before the first node, 12 in a home that never built (what dbt
-parsed depends on the home's paths, so it cannot come with the package). A `run` or `demo` spends them while vendors
-answer. The process ends when its standard input does: with its parent, however that ends.
+Python and dbt's imports take 5 CPU seconds before the first node, and 7 more where the project has to be parsed: what
+`make install` parsed is unpacked instead (`project.parsed_for`). A `run` or `demo` spends them while vendors answer.
+The process ends when its standard input does: with its parent, however that ends.
 
-`python -m analytics_platform.transform.dbt_ahead PROJECT_DIRECTORY TARGET_DIRECTORY`: reads one line of JSON with
-`arguments` and `environment`, writes what dbt writes, exits as dbt does.
+`python -m analytics_platform.transform.dbt_ahead PROJECT_DIRECTORY TARGET_DIRECTORY [PREPARED_PARSE]`: reads one line
+of JSON with `arguments` and `environment`, writes what dbt writes, exits as dbt does.
 """
 
 from __future__ import annotations
@@ -30,12 +30,19 @@ from analytics_platform.settings import Settings
 from analytics_platform.transform.project import (
     PROJECT_DIRECTORY,
     dbt_variables,
+    parsed_for,
+    prepared_parse,
     project_digest,
 )
 
 __all__ = ["DbtAhead", "hand_over", "parse_folder"]
 
-_IMPORTED_BY_MODELS: Final = ("pandas", "analytics_platform.reconcile.frames")
+_IMPORTED_BY_BUILDS: Final = (
+    "dbt.adapters.duckdb",
+    "dbt.task.build",
+    "pandas",
+    "analytics_platform.reconcile.frames",
+)
 _waiting: Final[dict[Path, DbtAhead]] = {}
 """Home → the process that waits for its next build."""
 
@@ -69,9 +76,10 @@ class DbtAhead:
             self._folder.mkdir(parents=True, exist_ok=True)
             home.warehouse.parent.mkdir(parents=True, exist_ok=True)
         self._digest = project_digest(self._directory)
-        command = [sys.executable, "-m", "analytics_platform.transform.dbt_ahead"]
+        prepared = prepared_parse(self._settings, self._directory)
+        where = [self._directory, self._folder, *([] if prepared is None else [prepared])]
         self._process = subprocess.Popen(  # noqa: S603  (our own module, no shell)
-            [*command, str(self._directory), str(self._folder)],
+            [sys.executable, "-m", "analytics_platform.transform.dbt_ahead", *map(str, where)],
             env={**os.environ, **dbt_variables(self._settings), "PYTHONUNBUFFERED": "1"},
             cwd=self._directory,
             stdin=subprocess.PIPE,
@@ -127,14 +135,19 @@ def parse_folder(settings: Settings) -> Path:
     return settings.home.dbt_target / "ahead"
 
 
-def main(directory: str, target: str) -> int:
+def main(directory: str, target: str, prepared: str | None = None) -> int:
     """Parse, wait for the order, build."""
     from dbt.cli.main import dbtRunner
     from dbt_common.events.functions import reset_metadata_vars
 
-    quiet = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-write-json"]
-    where = ["--project-dir", directory, "--profiles-dir", directory, "--target-path", target]
-    parsed = dbtRunner().invoke(["parse", *quiet, *where])
+    if prepared is None:
+        quiet = ["--quiet", "--log-level", "none", "--log-level-file", "none", "--no-write-json"]
+        where = ["--project-dir", directory, "--profiles-dir", directory, "--target-path", target]
+        parsed = dbtRunner().invoke(["parse", *quiet, *where])
+        # A parse that failed is left to the build to tell.
+        manifest: Any = parsed.result if parsed.success else None
+    else:
+        manifest = parsed_for(Path(os.environ["ANALYTICS_PLATFORM_LAKE"]), Path(prepared))
     _prepare()
     line = sys.stdin.readline()
     if not line:
@@ -144,8 +157,6 @@ def main(directory: str, target: str) -> int:
     os.environ.update(order["environment"])
     # dbt reads the window's variables once a process.
     reset_metadata_vars()
-    # A parse that failed is left to the build to tell.
-    manifest: Any = parsed.result if parsed.success else None
     done = dbtRunner(manifest=manifest).invoke(order["arguments"])
     if done.success:
         return 0
@@ -153,8 +164,8 @@ def main(directory: str, target: str) -> int:
 
 
 def _prepare() -> None:
-    """While there is time: the imports of Python models; what is there by now stays, the collector may pass it over."""
-    for name in _IMPORTED_BY_MODELS:
+    """While there is time: a build's imports; what is there by now stays, the collector may pass it over."""
+    for name in _IMPORTED_BY_BUILDS:
         import_module(name)
     gc.collect()
     gc.freeze()

@@ -18,8 +18,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from analytics_platform.transform.project import manifest_path, parsed_for, prepared_parse
 from analytics_platform_tests.dbt_project.lake_fixture import FixtureLake
 from analytics_platform_tests.dbt_project.pages_events_lake import write_pages_and_events
+from analytics_platform_tests.transform.synthetic import settings_for
 
 PROJECT = Path(__file__).parents[2] / "dbt_project"
 
@@ -46,12 +48,12 @@ class Warehouse:
     def dbt(self, *arguments: str, window: tuple[date, date] | None = None) -> Any:
         """Run dbt in this process (start-up and parse once), leave no connection open, and return dbt's result."""
         # Variables of one's own may decide what is parsed; a window is asked for when a model runs.
-        manifest = None if "--vars" in arguments else _manifest_of(self.lake.root)
+        manifest = None if "--vars" in arguments else parsed_for(self.lake.root, prepared())
         command = list(arguments)
         if window:
             days = {"window_start": window[0].isoformat(), "window_end": window[1].isoformat()}
             command += ["--vars", json.dumps(days)]
-        return _dbt(command, self.lake.root, self.database, self.folder / "target", manifest)
+        return run_dbt(command, self.lake.root, self.database, self.folder / "target", manifest)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         with duckdb.connect(str(self.database), read_only=True) as connection:
@@ -62,7 +64,7 @@ class Warehouse:
         return loaded
 
 
-def _dbt(command: list[str], lake: Path, database: Path, target: Path, manifest: Any = None) -> Any:
+def run_dbt(command: list[str], lake: Path, database: Path, target: Path, manifest: Any = None) -> Any:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
@@ -87,32 +89,15 @@ def _dbt(command: list[str], lake: Path, database: Path, target: Path, manifest:
             gc.collect()
 
 
-_NO_LAKE = "/lake-of-no-warehouse"
-
-
 @cache
-def _parsed() -> bytes:
-    """The project as dbt parsed it once in this process, packed: 7 CPU seconds, a third of one to unpack."""
+def prepared() -> Path:
+    """What `make install` parsed; made here where it was not, or is no longer what the project says."""
     with TemporaryDirectory() as folder:
-        # The name of the file is the name of the database in every relation.
-        done = _dbt(["parse"], Path(_NO_LAKE), Path(folder) / "warehouse.duckdb", Path(folder) / "target")
-        if not done.success:
-            raise done.exception
-        packed: bytes = done.result.to_msgpack()
-        return packed
-
-
-def _manifest_of(lake: Path) -> Any:
-    """A manifest of one's own, as parsing makes it for this lake: where a source's files lie is all it says of it."""
-    from dbt.contracts.graph.manifest import Manifest
-
-    manifest: Any = Manifest.from_msgpack(_parsed())  # type: ignore[attr-defined]
-    for source in manifest.sources.values():
-        for meta in (source.meta, source.source_meta, source.config.meta):
-            meta["external_location"] = meta["external_location"].replace(_NO_LAKE, str(lake))
-        source.relation_name = source.relation_name.replace(_NO_LAKE, str(lake))
-    manifest.build_flat_graph()
-    return manifest
+        settings = settings_for(Path(folder))
+        manifest_path(settings)
+        found = prepared_parse(settings)
+    assert found is not None
+    return found
 
 
 def failures(result: Any) -> list[str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import yaml
 
 from analytics_platform.settings import Settings
 from analytics_platform.transform.dbt_ahead import DbtAhead, hand_over, parse_folder
-from analytics_platform.transform.project import dbt_variables
+from analytics_platform.transform.project import dbt_variables, manifest_path
 from analytics_platform_tests.transform.synthetic import settings_for
 
 PROJECT = "name: tiny\nversion: '1.0.0'\nconfig-version: 2\nprofile: tiny\nmodel-paths: [models]\n"
@@ -19,7 +20,7 @@ PROFILE = """\
 tiny:
   target: dev
   outputs:
-    dev: {type: duckdb, path: "{{ env_var('ANALYTICS_PLATFORM_WAREHOUSE') }}"}
+    dev: {type: duckdb, path: "{{ env_var('ANALYTICS_PLATFORM_WAREHOUSE', 'target/warehouse.duckdb') }}"}
 """
 
 
@@ -64,6 +65,28 @@ def test_it_builds_with_the_variables_of_the_order_and_leaves_its_parse(settings
         # The parse before the order knew no window.
         assert connection.execute("SELECT window_start FROM one").fetchall() == [("2026-10-05",)]
     assert (parse_folder(settings) / "partial_parse.msgpack").is_file()
+
+
+def test_what_was_prepared_is_built_without_another_parse_on_the_lake_of_the_home(
+    settings: Settings, project: Path
+) -> None:
+    location = "{{ env_var('ANALYTICS_PLATFORM_LAKE', 'lake-root-not-set-ANALYTICS_PLATFORM_LAKE') }}/rows.parquet"
+    table = {"name": "rows", "config": {"meta": {"external_location": location}}}
+    sources = {"version": 2, "sources": [{"name": "lake", "tables": [table]}]}
+    (project / "models" / "sources.yml").write_text(yaml.safe_dump(sources), encoding="utf-8")
+    (project / "models" / "one.sql").write_text("select n from {{ source('lake', 'rows') }}", encoding="utf-8")
+    settings.home.lake.mkdir(parents=True)
+    duckdb.sql(f"COPY (SELECT 42 AS n) TO '{settings.home.lake / 'rows.parquet'}'")
+    manifest_path(settings, project)
+    with DbtAhead(settings, project) as ahead:
+        ahead.begin()
+        process = _order(settings, project)
+        assert process is not None
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+    with duckdb.connect(str(settings.home.warehouse), read_only=True) as connection:
+        assert connection.execute("SELECT n FROM one").fetchall() == [(42,)]
+    assert not (parse_folder(settings) / "partial_parse.msgpack").exists(), "it was parsed again"
 
 
 def test_a_build_that_fails_ends_as_dbts_own_does(settings: Settings, project: Path) -> None:
