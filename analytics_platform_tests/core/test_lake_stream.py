@@ -176,8 +176,12 @@ def test_all_three_ways_give_the_same_rows(
     assert {spec.name: streamed.bytes(spec) for spec in TABLES} == beside, "the same pages are the same bytes"
 
 
+@pytest.mark.parametrize("keys_at_once", [1_000, 50])
 @pytest.mark.usefixtures("small_segments")
-def test_a_key_that_comes_twice_is_kept_once_the_newest(tmp_path: Path) -> None:
+def test_a_key_that_comes_twice_is_kept_once_the_newest(
+    keys_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed_table, "_KEYS_AT_ONCE", keys_at_once)
     rig = Rig(tmp_path)
     outcome = rig.run([*BODIES, body([visit(7, n=1007)])])
     assert outcome.error is None
