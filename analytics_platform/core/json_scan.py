@@ -306,7 +306,7 @@ def _fields(np: Any, text: bytes, names: _Names, chosen: NDArray[np.intp]) -> tu
     again = np.flatnonzero(hashes[1:] == hashes[:1])
     members = int(again[0]) + 1 if len(again) else len(hashes)
     if members and not len(hashes) % members and bool(np.all(hashes.reshape(-1, members) == hashes[:members])):
-        # Every record has the members of the first.
+        # The same members again and again: those of the first record, or of the first few.
         different = np.arange(members)
     else:
         different = np.unique(hashes, return_index=True)[1]
@@ -318,4 +318,4 @@ def _fields(np: Any, text: bytes, names: _Names, chosen: NDArray[np.intp]) -> tu
         if len(name) > _HASHED_BYTES:
             return None
         found.append(name.decode())
-    return tuple(sorted(found))
+    return tuple(sorted(set(found)))

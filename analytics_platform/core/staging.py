@@ -64,10 +64,12 @@ class Stage:
         self.has_unknown_fields = False
 
     def close(self) -> None:
-        """Flush the records to their file. Safe to call twice."""
+        """Flush the records to their file. Safe to call twice, also where the disk refused the first time."""
         if not self._records.closed:
-            self._records.truncate()
-            self._records.close()
+            try:
+                self._records.truncate()
+            finally:
+                self._records.close()
 
     def add(self, batch: Batch, days: Sequence[date]) -> None:
         for page, landed in batch.pages(self._spec.calls):

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from analytics_platform.core import strict_json
@@ -248,6 +248,8 @@ def test_only_the_picked_fields_are_built() -> None:
 @pytest.mark.usefixtures("every_body_is_large")
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # two shared cores
 @given(st.lists(st.dictionaries(st.sampled_from(["id", "a b", "é", "x" * 24, "x" * 25, "at"]), VALUES), min_size=1))
+@example([{"id": None, "at": None}, {"at": None}])
+@example([{"id": None, "at": None}, {"at": None}, {"id": None, "at": None}, {"at": None}])
 def test_the_fields_of_the_records_are_told_without_reading_them(records: list[dict[str, object]]) -> None:
     body = json.dumps({"before": {"no": 1}, "rows": records, "after": [1]}, ensure_ascii=False).encode()
     listed = Document(body).listed("rows")
