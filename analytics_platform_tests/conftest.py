@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from analytics_platform.sandbox.server import VENDORS, Sandbox
@@ -27,6 +28,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Begun in a shell's background: every run in this process would leave SIGTERM ignored (`cli.keep_sigterm`), also
     # for the processes that tests start and end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is: speed is shown by benchmarks.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 
 FIRST_DAY = date(2026, 10, 5)
 DAYS = 4

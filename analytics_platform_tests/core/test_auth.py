@@ -267,7 +267,7 @@ def test_values_that_could_inject_a_header_are_refused_by_name(value: str) -> No
         assert len(value) < 3 or value not in str(refusal.value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text(alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1))
 def test_every_printable_token_is_sent_as_it_is(token: str) -> None:
     assert Bearer(SecretStr(token)).headers(lambda request: None) == {"Authorization": f"Bearer {token}"}

@@ -195,7 +195,9 @@ def test_sql_markup_and_control_characters_in_values_are_inert(bench: Bench) -> 
     assert [row["title"] for row in rows] == hostile
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=6)
 )
@@ -493,7 +495,9 @@ def test_a_record_that_does_not_fit_stops_the_decode_and_names_the_field_not_the
     assert caught.value.__cause__ is None
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(prefix=st.text("'\"\\\n,:[]{}() ax", max_size=8), suffix=st.text("'\"\\\n,:[]{}() ax", max_size=8))
 def test_no_spelling_of_a_value_gets_into_the_message(
     tmp_path_factory: pytest.TempPathFactory, prefix: str, suffix: str

@@ -177,7 +177,9 @@ def test_torn_at_every_byte_keeps_exactly_the_whole_pages(landing: Landing, name
         assert bodies(only) == [*wanted[:whole_pages], b"after the tear"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     content=st.lists(st.binary(max_size=200), min_size=1, max_size=5),
     cut_bin=st.floats(0, 1),

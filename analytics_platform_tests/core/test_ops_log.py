@@ -300,7 +300,9 @@ def test_a_full_window_is_exhausted_now(desk: Desk) -> None:
     assert (row["used"], row["requests"]) == (20, 20)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(pauses=st.lists(st.floats(0, 40, allow_nan=False), min_size=1, max_size=30))
 def test_no_span_of_a_date_ever_holds_more_than_the_limit(
     tmp_path_factory: pytest.TempPathFactory, pauses: list[float]

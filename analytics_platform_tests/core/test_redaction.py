@@ -98,7 +98,7 @@ def test_short_values_are_not_registered() -> None:
     assert redact("the rows") == "the rows"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text())
 def test_any_text_can_be_redacted(text: str) -> None:
     once = redact(text)

@@ -187,7 +187,7 @@ SCRAPS = st.lists(st.sampled_from([token for tokens in TOKENS for token in token
 
 
 @pytest.mark.usefixtures("every_body_is_large")
-@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     SCRAPS | st.sampled_from(['{"a":%s}', "[%s]", '{"a":1,%s}']).flatmap(lambda shape: SCRAPS.map(lambda t: shape % t))
 )
@@ -197,7 +197,7 @@ def test_no_scrap_of_json_is_read_differently_when_it_is_large(text: str) -> Non
 
 
 @pytest.mark.usefixtures("every_body_is_large")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(VALUES, st.sampled_from([None, 1]), st.booleans())
 def test_a_large_value_comes_back_whole(value: object, indent: int | None, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
@@ -246,7 +246,9 @@ def test_only_the_picked_fields_are_built() -> None:
 
 
 @pytest.mark.usefixtures("every_body_is_large")
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # two shared cores
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)  # two shared cores
 @given(st.lists(st.dictionaries(st.sampled_from(["id", "a b", "é", "x" * 24, "x" * 25, "at"]), VALUES), min_size=1))
 @example([{"id": None, "at": None}, {"at": None}])
 @example([{"id": None, "at": None}, {"at": None}, {"id": None, "at": None}, {"at": None}])
@@ -270,7 +272,9 @@ TEXTS = (
 
 
 @pytest.mark.usefixtures("every_body_is_large")
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # two shared cores
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)  # two shared cores
 @given(
     st.lists(st.fixed_dictionaries({"at": TEXTS}, optional={"id": TEXTS, "x": VALUES, "é" * 20: TEXTS}), min_size=1),
     st.sampled_from([(",", ":"), (", ", ": ")]),

@@ -118,7 +118,9 @@ def test_the_url_is_checked_at_once(shop: Shop, path: str, query: dict[str, str]
     assert shop.post(path, b"", **query) == 400
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=st.binary(max_size=60), path=st.sampled_from(["/visit/events", "/visit/forget", "/product/events"]))
 def test_a_body_is_never_checked(shop: Shop, body: bytes, path: str) -> None:
     assert shop.post(path, body) == 204

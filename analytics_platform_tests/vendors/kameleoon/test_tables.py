@@ -227,7 +227,9 @@ def test_unknown_fields_are_kept(decode: Decoder) -> None:
     assert json.loads(row["_extra"]) == {"newField": 1}
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(offsets_ms=st.lists(st.integers(min_value=0, max_value=86_399_999), min_size=1, max_size=50, unique=True))
 def test_any_instant_of_the_day_keeps_its_milliseconds(decode: Decoder, offsets_ms: list[int]) -> None:
     midnight = int(datetime(2026, 10, 5, tzinfo=UTC).timestamp()) * 1000
