@@ -148,7 +148,7 @@ def main(directory: str, target: str, prepared: str | None = None) -> int:
         manifest: Any = parsed.result if parsed.success else None
     else:
         manifest = parsed_for(Path(os.environ["ANALYTICS_PLATFORM_LAKE"]), Path(prepared))
-    _prepare()
+    _prepare(manifest)
     line = sys.stdin.readline()
     if not line:
         return 0
@@ -163,8 +163,14 @@ def main(directory: str, target: str, prepared: str | None = None) -> int:
     return 1 if done.exception is None else 2
 
 
-def _prepare() -> None:
-    """While there is time: a build's imports; what is there by now stays, the collector may pass it over."""
+def _prepare(manifest: Any) -> None:
+    """While there is time: a build's imports, the macros compiled; what is there by now stays, the collector may pass
+    it over.
+    """
+    from dbt_common.clients.jinja import template_cache
+
+    for macro in () if manifest is None else manifest.macros.values():
+        template_cache.get_node_template(macro)
     for name in _IMPORTED_BY_BUILDS:
         import_module(name)
     gc.collect()
