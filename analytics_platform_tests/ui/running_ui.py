@@ -14,17 +14,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from analytics_platform_tests.demo_home import PLATFORM_VARIABLES
+
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
-_PLATFORM_VARIABLES = (
-    "ANALYTICS_PLATFORM_",
-    "SMARTLOOK_",
-    "INSPECTLET_",
-    "PIRSCH_",
-    "KAMELEOON_",
-    "KISSMETRICS_",
-    "DAGSTER_",
-)
 
 
 class RunningUi:
@@ -81,7 +74,7 @@ def running_ui(home: Path, environment: Mapping[str, str]) -> Iterator[RunningUi
 
 def start_ui(home: Path, environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
     """The verb on a free port, with default signals, in an environment without anybody else's settings."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_PLATFORM_VARIABLES)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PLATFORM_VARIABLES)}
     guard = {name: value for name, value in os.environ.items() if name == "ANALYTICS_PLATFORM_TESTS_REFUSED"}
     return subprocess.Popen(
         [sys.executable, "-m", "analytics_platform.cli", "ui", *(arguments or ("--port", "0"))],
