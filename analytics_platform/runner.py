@@ -78,7 +78,7 @@ class RunParts:
     checks_seconds: float = 0.0
     """Waiting for Great Expectations, the vendors' own checks and Data Docs, which another process works at."""
     dbt_start_seconds: float = 0.0
-    """From starting dbt until its first node: Python, imports, parsing."""
+    """From asking dbt for the build until its first node: what is left of its imports, reading the graph."""
     dbt_models_seconds: float = 0.0
     """Models and seeds; two run at a time, and a second with a test beside a model is shared between them."""
     dbt_tests_seconds: float = 0.0

@@ -51,13 +51,19 @@ def _order(settings: Settings, project: Path, select: str = "one") -> subprocess
     return hand_over(settings, ["build", "--log-level-file", "none", *where, "--select", select], environment)
 
 
+def _built(settings: Settings, project: Path) -> tuple[int, bytes]:
+    """The exit code of what was ordered, and what it said."""
+    process = _order(settings, project)
+    assert process is not None
+    said, _ = process.communicate()
+    return process.returncode, said
+
+
 def test_it_builds_with_the_variables_of_the_order_and_leaves_its_parse(settings: Settings, project: Path) -> None:
     with DbtAhead(settings, project) as ahead:
         ahead.begin()
-        process = _order(settings, project)
-        assert process is not None
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+        exit_code, said = _built(settings, project)
+        assert exit_code == 0, said
         assert b'"LogModelResult"' in said
         assert b'"SQLQuery"' not in said, "nobody asked for what is for debugging"
         assert _order(settings, project) is None, "it builds once"
@@ -80,10 +86,8 @@ def test_what_was_prepared_is_built_without_another_parse_on_the_lake_of_the_hom
     manifest_path(settings, project)
     with DbtAhead(settings, project) as ahead:
         ahead.begin()
-        process = _order(settings, project)
-        assert process is not None
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+        exit_code, said = _built(settings, project)
+        assert exit_code == 0, said
     with duckdb.connect(str(settings.home.warehouse), read_only=True) as connection:
         assert connection.execute("SELECT n FROM one").fetchall() == [(42,)]
     assert not (parse_folder(settings) / "partial_parse.msgpack").exists(), "it was parsed again"
@@ -93,10 +97,8 @@ def test_a_build_that_fails_ends_as_dbts_own_does(settings: Settings, project: P
     (project / "models" / "one.sql").write_text("select 1 / 'x' as x from nowhere", encoding="utf-8")
     with DbtAhead(settings, project) as ahead:
         ahead.begin()
-        process = _order(settings, project)
-        assert process is not None
-        said, _ = process.communicate()
-        assert process.returncode == 1
+        exit_code, said = _built(settings, project)
+        assert exit_code == 1
         assert b"nowhere" in said
 
 
@@ -104,10 +106,8 @@ def test_a_parse_that_fails_is_told_by_the_build(settings: Settings, project: Pa
     (project / "models" / "one.sql").write_text("select * from {{ ref('not_there') }}", encoding="utf-8")
     with DbtAhead(settings, project) as ahead:
         ahead.begin()
-        process = _order(settings, project)
-        assert process is not None
-        said, _ = process.communicate()
-        assert process.returncode == 2
+        exit_code, said = _built(settings, project)
+        assert exit_code == 2
         assert b"not_there" in said
 
 
