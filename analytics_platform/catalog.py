@@ -644,7 +644,7 @@ def _steady(query: Callable[[], Any], *, about: str) -> Any:
     """Run a read; once more from the pointer when a file was swept in between. DuckDB's complaints become ours."""
     import duckdb
 
-    from analytics_platform.core.lake import was_replaced
+    from analytics_platform.core.engine import was_replaced
 
     for attempt in range(1, _ATTEMPTS + 1):
         try:

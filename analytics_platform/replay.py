@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from analytics_platform.catalog import Catalog
+from analytics_platform.core.engine import read_steadily
 from analytics_platform.core.errors import ConfigurationError
 from analytics_platform.core.lake import Lake, connect
 from analytics_platform.core.tables import Sensitivity, TableSpec
@@ -169,10 +170,12 @@ def _links(path: Path, column: str, references: Sequence[str]) -> dict[str, str]
         return {}
     reference = _REFERENCE.format(link=quote(column))
     with connect() as engine:
-        found = engine.execute(
-            f"SELECT {reference} AS reference, {quote(column)} "
-            f"FROM read_parquet({literal(str(path))}, hive_partitioning = false) "
-            "WHERE list_contains(CAST(? AS VARCHAR[]), reference)",
-            [list(references)],
-        ).fetchall()
+        found = read_steadily(
+            lambda: engine.execute(
+                f"SELECT {reference} AS reference, {quote(column)} "
+                f"FROM read_parquet({literal(str(path))}, hive_partitioning = false) "
+                "WHERE list_contains(CAST(? AS VARCHAR[]), reference)",
+                [list(references)],
+            ).fetchall()
+        )
     return dict(found)

@@ -1,15 +1,16 @@
 """DuckDB as the lake uses it: an engine that fetches nothing, and the pieces of SQL text everybody needs.
 
-Belongs here: opening an engine, quoting, reading NDJSON and Parquet with nothing guessed. Does not belong here: what a
+Belongs here: opening an engine, quoting, reading NDJSON and Parquet with nothing guessed, reading again what was
+replaced meanwhile. Does not belong here: what a
 table's columns are (`core.table_sql`), writing (`core.lake`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import duckdb
 
@@ -21,9 +22,16 @@ __all__ = [
     "quoted",
     "read_ndjson",
     "read_parquet",
+    "read_steadily",
     "schema_of",
     "struct_type",
+    "was_replaced",
 ]
+
+T = TypeVar("T")
+
+_READ_ATTEMPTS: Final = 5
+"""Two writers that did nothing but replace the two partitions of a table spoiled one read of nine (2026-11-22)."""
 
 
 def connect(**settings: str | bool | int | float | list[str]) -> duckdb.DuckDBPyConnection:
@@ -99,3 +107,26 @@ def fails(engine: duckdb.DuckDBPyConnection, query: str) -> bool:
     except duckdb.Error:
         return True
     return False
+
+
+def was_replaced(error: Exception) -> bool:
+    """Whether a read failed because a file was replaced in between: DuckDB opens a Parquet file more than once a query
+    and complains with an I/O error or, reading the new file by the old one's footer, with the bare base class. A
+    query's own fault is a subclass.
+    """
+    return isinstance(error, duckdb.IOException | FileNotFoundError) or type(error) is duckdb.Error
+
+
+def read_steadily(read: Callable[[], T]) -> T:
+    """What a read of partitions gives, read again where one was replaced meanwhile.
+
+    Raises:
+        duckdb.Error: the query's own fault, at once; or files were replaced while they were read, five times in a row.
+    """
+    for _ in range(_READ_ATTEMPTS - 1):
+        try:
+            return read()
+        except duckdb.Error as error:
+            if not was_replaced(error):
+                raise
+    return read()

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,7 @@ from analytics_platform.core.engine import (
     one_row,
     quoted,
     read_parquet,
+    read_steadily,
     schema_of,
 )
 from analytics_platform.core.failpoints import passing
@@ -69,12 +70,10 @@ __all__ = [
     "record_keys",
     "replace_rows",
     "split_records",
-    "was_replaced",
 ]
 
 ANCHOR_SITE: Final = "_anchor"
 ANCHOR_DAY: Final = date(1970, 1, 1)
-_READ_ATTEMPTS: Final = 3
 
 
 _STREAM_MEMORY: Final = "256MB"
@@ -111,6 +110,16 @@ def _shared_engine() -> duckdb.DuckDBPyConnection:
 def _reading() -> duckdb.DuckDBPyConnection:
     """A cursor of the process's one reading engine: starting an engine costs ten times what a small read does."""
     return _shared_engine().cursor()
+
+
+def _rows(sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    """Rows of a query over partitions, which others may be replacing."""
+
+    def read() -> list[tuple[Any, ...]]:
+        with _reading() as engine:
+            return engine.execute(sql, list(parameters)).fetchall()
+
+    return read_steadily(read)
 
 
 class _TombstonesChanged(Exception):
@@ -379,10 +388,9 @@ class Lake:
         path = self.root / "_blocked" / "partitions.parquet"
         if not path.is_file():
             return []
-        with _reading() as engine:
-            return engine.execute(
-                f"SELECT vendor, table_name, site_key, partition_date FROM read_parquet({literal(path)}) ORDER BY ALL"
-            ).fetchall()
+        return _rows(
+            f"SELECT vendor, table_name, site_key, partition_date FROM read_parquet({literal(path)}) ORDER BY ALL"
+        )
 
     def prepare(self, specs: Iterable[TableSpec], sites: Iterable[SiteRow] | None) -> None:
         """Write what readers may count on before any partition exists: anchors, the blocked list, the list of sites.
@@ -426,10 +434,8 @@ class Lake:
         selected = ", ".join(f"CAST({sql} AS BIGINT) AS {quoted(name)}" for name, sql in spec.measures.items())
         paths = [self.partition_path(spec, site, day) for day in present]
         source = read_parquet([*paths, *self._anchor(spec)], by_name=True)
-        with _reading() as engine:
-            rows = engine.execute(f"SELECT _day, {selected} FROM {source} GROUP BY _day").fetchall()
-            (of_nothing,) = engine.execute(f"SELECT {selected} FROM {source} WHERE false").fetchall()
-        measured = {day: values for day, *values in rows}
+        (of_nothing,) = _rows(f"SELECT {selected} FROM {source} WHERE false")
+        measured = {day: values for day, *values in _rows(f"SELECT _day, {selected} FROM {source} GROUP BY _day")}
         return {day: dict(zip(spec.measures, measured.get(day, of_nothing), strict=True)) for day in present}
 
     def row_counts(self, spec: TableSpec, site: str, days: Sequence[date]) -> dict[date, int]:
@@ -437,20 +443,22 @@ class Lake:
         existing = {day: self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)}
         if not existing:
             return {}
-        with _reading() as engine:
-            found = engine.execute(
-                "SELECT file_name, num_rows FROM parquet_file_metadata(?)", [[str(path) for path in existing.values()]]
-            ).fetchall()
+        found = _rows(
+            "SELECT file_name, num_rows FROM parquet_file_metadata(?)", [[str(path) for path in existing.values()]]
+        )
         by_path = {name: int(rows) for name, rows in found}
         return {day: by_path[str(path)] for day, path in existing.items()}
 
     def frame(self, spec: TableSpec, site: str, days: Sequence[date]) -> Any:  # pandas.DataFrame, imported lazily
         """Rows of the given partitions as one pandas frame with exactly the table's columns."""
         paths = [self.partition_path(spec, site, day) for day in days if self.has(spec, site, day)]
-        with _reading() as engine:
-            return engine.execute(
-                f"FROM {read_parquet(paths or [self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)])}"
-            ).df()
+        source = read_parquet(paths or [self.partition_path(spec, ANCHOR_SITE, ANCHOR_DAY)])
+
+        def read() -> Any:
+            with _reading() as engine:
+                return engine.execute(f"FROM {source}").df()
+
+        return read_steadily(read)
 
     def heads(
         self, spec: TableSpec, site: str, days: Sequence[date], columns: Sequence[str], *, limit: int
@@ -459,11 +467,10 @@ class Lake:
         paths = [self.partition_path(spec, site, day) for day in days]
         selected = ", ".join(quoted(name) for name in columns)
         first = f"row_number() OVER (PARTITION BY _day ORDER BY file_row_number) <= {int(limit)}"
-        with _reading() as engine:
-            rows = engine.execute(
-                f"SELECT _day, {selected} FROM {read_parquet(paths, file_row_number=True)} QUALIFY {first} "
-                "ORDER BY _day, file_row_number"
-            ).fetchall()
+        rows = _rows(
+            f"SELECT _day, {selected} FROM {read_parquet(paths, file_row_number=True)} QUALIFY {first} "
+            "ORDER BY _day, file_row_number"
+        )
         by_day: dict[date, list[tuple[Any, ...]]] = {}
         for day, *row in rows:
             by_day.setdefault(day, []).append(tuple(row))
@@ -479,10 +486,9 @@ class Lake:
         test = _person_test(spec, keys)
         if test is None or not (paths := self._partitions(spec, site)):
             return {}
-        with _reading() as engine:
-            found = engine.execute(
-                f"SELECT _day, count(*) FROM {read_parquet(paths, by_name=True)} WHERE {test[0]} GROUP BY _day", test[1]
-            ).fetchall()
+        found = _rows(
+            f"SELECT _day, count(*) FROM {read_parquet(paths, by_name=True)} WHERE {test[0]} GROUP BY _day", test[1]
+        )
         return {day: int(count) for day, count in found}
 
     def person_keys(self, spec: TableSpec, site: str, keys: ClearKeys) -> set[tuple[str, str]]:
@@ -491,14 +497,11 @@ class Lake:
         if test is None or not (paths := self._partitions(spec, site)):
             return set()
         found: set[tuple[str, str]] = set()
-        with _reading() as engine:
-            names = ", ".join(dict.fromkeys(name for c in spec.identifying_columns for name in _identity_names(c)))
-            rows = engine.execute(
-                f"SELECT DISTINCT {names} FROM {read_parquet(paths, by_name=True)} WHERE {test[0]}", test[1]
-            )
-            described = [entry[0] for entry in rows.description]
-            for row in rows.fetchall():
-                found |= _keys_of_row(spec, dict(zip(described, row, strict=True)))
+        names = list(dict.fromkeys(name for column in spec.identifying_columns for name in _told_by(column)))
+        texts = ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in names)
+        source = read_parquet(paths, by_name=True)
+        for row in _rows(f"SELECT DISTINCT {texts} FROM {source} WHERE {test[0]}", test[1]):
+            found |= _keys_of_row(spec, dict(zip(names, row, strict=True)))
         return found
 
     def remove_person(self, spec: TableSpec, site: str, keys: ClearKeys) -> dict[date, int]:
@@ -515,7 +518,8 @@ class Lake:
                 source = read_parquet([path, *self._anchor(spec)], by_name=True)
                 kept = f"SELECT * FROM {source} WHERE NOT coalesce({test[0]}, false)" if test else ""
                 engine.execute("SET preserve_insertion_order = true")
-                engine.execute(f"CREATE TEMP TABLE kept AS {kept}", test[1] if test else [])
+                values = test[1] if test else []
+                read_steadily(partial(engine.execute, f"CREATE OR REPLACE TEMP TABLE kept AS {kept}", values))
                 _copy(engine, "SELECT * FROM kept", temporary)
                 passing("lake.person_removed")
                 replace_file(temporary, path)
@@ -563,14 +567,6 @@ class Lake:
             os.close(held)
 
 
-def was_replaced(error: Exception) -> bool:
-    """Whether a read failed because a file was replaced in between: DuckDB opens a Parquet file more than once a query
-    and complains with an I/O error or, reading the new file by the old one's footer, with the bare base class. A
-    query's own fault is a subclass.
-    """
-    return isinstance(error, duckdb.IOException | FileNotFoundError) or type(error) is duckdb.Error
-
-
 class LakeViews:
     """Read access for streams that depend on other tables (`core.streams.LakeReader`)."""
 
@@ -582,15 +578,9 @@ class LakeViews:
         """Rows of one SELECT over views `<vendor>.<table>`; values are bound.
 
         Raises:
-            duckdb.Error: the query's own fault, or files were replaced while they were read, three times in a row.
+            duckdb.Error: the query's own fault, or files were replaced while they were read, time and again.
         """
-        for _ in range(_READ_ATTEMPTS - 1):
-            try:
-                return self._query(sql, parameters)
-            except duckdb.Error as error:
-                if not was_replaced(error):
-                    raise
-        return self._query(sql, parameters)
+        return read_steadily(lambda: self._query(sql, parameters))
 
     def _query(self, sql: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         with connect() as engine:
@@ -730,10 +720,6 @@ def _shape(type_: Any) -> Any:  # DuckDBPyType has no public stub for `children`
 
 def _told_by(column: Column) -> tuple[str, ...]:
     return (column.name, column.identifies.column) if isinstance(column.identifies, KindOf) else (column.name,)
-
-
-def _identity_names(column: Column) -> tuple[str, ...]:
-    return tuple(f"CAST({quoted(name)} AS VARCHAR) AS {quoted(name)}" for name in _told_by(column))
 
 
 def _keys_of_row(spec: TableSpec, row: Mapping[str, str | None]) -> set[tuple[str, str]]:

@@ -16,8 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Final, Literal
+from functools import partial
+from typing import Any, Final, Literal
 
+import duckdb
+
+from analytics_platform.core.engine import read_steadily
 from analytics_platform.core.lake import Lake, connect
 from analytics_platform.core.tables import TableSpec
 
@@ -102,7 +106,8 @@ def judge(
                 f"FROM {lake.relation(spec, site, [before, *days])}"
             )
         for truth in truths:
-            found = {day: (checked, broken) for day, checked, broken in engine.execute(truth.sql).fetchall()}
+            rows = read_steadily(partial(_rows, engine, truth.sql))
+            found = {day: (checked, broken) for day, checked, broken in rows}
             for day in days:
                 if all(lake.has(specs_by_name[name], site, day) for name in truth.reads):
                     checked, broken = found.get(day, (0, 0))
@@ -120,3 +125,7 @@ def hold_back(lake: Lake, vendor: str, site: str, verdicts: Sequence[Verdict]) -
             failing=[verdict.day for verdict in mine if not verdict.passed],
             passing_days=[verdict.day for verdict in mine if verdict.passed],
         )
+
+
+def _rows(engine: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
+    return engine.execute(sql).fetchall()

@@ -11,7 +11,7 @@ dbt is a fork too (with the arguments, the environment and the folder dagster-db
 parsing are 6 of its 8 seconds. In `dbt`: `trace` names a file for one JSON line a statement, `kill` the label of the
 statement before which (with `during`: in the middle of which) `victim` gets SIGKILL: "group" or only "dbt", `pause` the
 label of the one before which the FIFO `paused` is opened to say so, and the FIFO `resume` to wait. Only the first dbt
-of a run is treated so; a run may start a second, and pauses before it at the latest.
+of a run is treated so; a run may start a second, and pauses before it at the latest; one that starts none, at its end.
 
 A label is `<node> <what>`, with `#n` from the second time on: two threads run models in an order that changes, but each
 model's own statements come in the same order. `delete …; insert …`, which dbt sends as one, count as two.
@@ -284,9 +284,9 @@ def main() -> None:
             os.close(read)
             answer: dict[str, Any] = {"success": False, "failures": ["the child did not get as far as the run"]}
             waiting: list[ForkedDbt] = []
+            wanted = command.get("dbt", {})
             try:
                 os.environ.update(command.get("environment", {}))
-                wanted = command.get("dbt", {})
                 waiting += [ForkedDbt(wanted, manifest), ForkedDbt({}, manifest)]
                 # dagster-dbt's view of the module alone: whoever else starts a process gets the real one.
                 shim = SimpleNamespace(Popen=popen(waiting, wanted), PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
@@ -295,6 +295,8 @@ def main() -> None:
             except BaseException:  # a child must not go on reading commands
                 answer["failures"] = [traceback.format_exc()]
             finally:
+                if "pause" in wanted:
+                    pause(wanted)  # whoever waits for it must not wait for ever
                 answer["dbt_runs"] = 2 - len(waiting)
                 os.write(write, json.dumps(answer).encode())
                 os._exit(0)

@@ -16,10 +16,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import duckdb
 import pytest
@@ -392,7 +394,7 @@ while not select.select([sys.stdin], [], [], 0.1)[0]:
 
 
 class Busy:
-    """A process that does one thing over and over until it is told to stop."""
+    """A process that does one thing over and over until it is told to stop, or the test ends otherwise."""
 
     def __init__(self, script: str, *arguments: object) -> None:
         self._process = subprocess.Popen(
@@ -402,18 +404,23 @@ class Busy:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._to, self._from = self._process.stdin, self._process.stdout
-        assert self._from.readline() == "ready\n"
+        assert self._process.stdout.readline() == "ready\n"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        with suppress(BrokenPipeError):
+            self._process.communicate()
 
     def stop(self) -> list[int]:
         """The number each time reported."""
-        self._to.write("stop\n")
-        self._to.close()
-        found = [int(line) for line in self._from.read().split()]
-        self._from.close()
-        assert self._process.wait(60) == 0
+        found = [int(line) for line in self._process.communicate("stop\n", timeout=60)[0].split()]
+        assert self._process.returncode == 0
         return found
 
 
@@ -431,17 +438,18 @@ def test_two_writers_a_build_and_a_reader_at_once(scene: Scene) -> None:
     fifos = {name: scene.root / name for name in ("paused", "resume")}
     for fifo in fifos.values():
         os.mkfifo(fifo)
-    writers = {day: Busy(WRITER, scene.home.root, day) for day in (SATURDAY, SUNDAY)}
-    reader = Busy(READER, scene.home.root)
     pause = {"pause": "fct_sessions_equals_staging select count(*)", **{n: str(path) for n, path in fifos.items()}}
-    scene.zygote.order(assets=list(REBUILT), dbt=pause)
-    with fifos["paused"].open():
-        pass
-    written = {day: writer.stop() for day, writer in writers.items()}
-    with fifos["resume"].open("w"):
-        pass
-    built = scene.zygote.answer()
-    read = reader.stop()
+    with ExitStack() as stack:
+        busy = {day: stack.enter_context(Busy(WRITER, scene.home.root, day)) for day in (SATURDAY, SUNDAY)}
+        reader = stack.enter_context(Busy(READER, scene.home.root))
+        scene.zygote.order(assets=list(REBUILT), dbt=pause)
+        with fifos["paused"].open():
+            pass
+        written = {day: writer.stop() for day, writer in busy.items()}
+        with fifos["resume"].open("w"):
+            pass
+        built = scene.zygote.answer()
+        read = reader.stop()
     print(f"\n{ {str(day): len(counts) for day, counts in written.items()} } writes, {len(read)} reads, {built}")
     assert built == {"success": True, "failures": [], "dbt_runs": 2, "status": 0}
     assert marts(scene.home.warehouse) == scene.old
