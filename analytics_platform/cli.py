@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -90,7 +91,7 @@ def demo(
         raise AssertionError("create=True always makes a demo home")
     screen = screen_for(as_json=as_json)
     screen.print(f"[bold]Demo[/bold] in {settings.home.root}: 5 vendors, 2 sites, {chosen.first} to {chosen.last}.")
-    with sandbox_process(settings.home, chosen) as announcement:
+    with sandbox_process(settings.home, chosen, meanwhile=_import_what_runs) as announcement:
         report = _run(load_settings(), chosen.first, chosen.last, None, None, refresh=False, marts=True, screen=screen)
         if not as_json:
             _print_demo_summary(screen, announcement, port)
@@ -292,6 +293,11 @@ def keep_sigterm() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- running
+
+
+def _import_what_runs() -> None:
+    for module in ("runner", "definitions", "vendors"):
+        import_module(f"analytics_platform.{module}")
 
 
 @contextmanager

@@ -56,6 +56,15 @@ run_retries:
 """
 
 
+_UNCAPTURED: Final = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+        "config": {},
+    }
+}
+
+
 def prepare_dagster_home(settings: Settings) -> None:
     """Write dagster.yaml where it is missing or differs, and point DAGSTER_HOME of this process (and its children)
     at it.
@@ -76,8 +85,13 @@ def prepare_dagster_home(settings: Settings) -> None:
 
 
 def instance(settings: Settings) -> dg.DagsterInstance:
-    """The instance on this home. Use as a context manager."""
+    """The instance on this home, for runs in this process. Use as a context manager.
+
+    What they print stays on this process's own output. Capturing it for the UI, as runs that the UI starts do, takes
+    two processes that follow a file and two that watch them, for each run.
+    """
     import dagster as dg
+    from dagster._core.instance.ref import InstanceRef
 
     prepare_dagster_home(settings)
-    return dg.DagsterInstance.get()
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(settings.home.dagster), overrides=_UNCAPTURED))

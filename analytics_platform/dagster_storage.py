@@ -60,6 +60,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         self._has_index_columns = False
         self._empty_file = b""
         self._tables: set[str] = set()
+        self._migrations: set[str] = set()
         self._writer = _Writer(self._store)
         super().__init__(base_dir, inst_data=inst_data)
 
@@ -175,6 +176,12 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         if table_name not in self._tables and super().has_table(table_name):
             self._tables.add(table_name)
         return table_name in self._tables
+
+    def has_secondary_index(self, name: str) -> bool:
+        """Asked once a migration that is done: the stock class asks its table twice for every record of an asset."""
+        if name not in self._migrations and super().has_secondary_index(name):
+            self._migrations.add(name)
+        return name in self._migrations
 
     def _has_asset_key_index_cols_on_connection(self, conn: sa.Connection) -> bool:
         """Asked once: columns of a table do not go away, and the stock class reflects the table for every event."""

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -66,8 +66,13 @@ def demo_home(home: Home, *, create: bool = False) -> DemoHome | None:
 
 
 @contextmanager
-def sandbox_process(home: Home, demo: DemoHome) -> Iterator[dict[str, Any]]:
+def sandbox_process(
+    home: Home, demo: DemoHome, *, meanwhile: Callable[[], object] | None = None
+) -> Iterator[dict[str, Any]]:
     """Run the demo's sandbox as a child; this process's environment points at it inside the block.
+
+    Args:
+        meanwhile: what this process does until the sandbox is up, a second or two.
 
     Yields the sandbox's announcement: `environment`, `sites_yaml`, `base_urls`, `stories`.
 
@@ -81,6 +86,8 @@ def sandbox_process(home: Home, demo: DemoHome) -> Iterator[dict[str, Any]]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
+        if meanwhile is not None:
+            meanwhile()
         announcement = _announcement(child)
         config = home.root / "sites.yaml"
         write_file(config, str(announcement["sites_yaml"]).encode())

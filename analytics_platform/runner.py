@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any, Literal
 
 import dagster as dg
@@ -20,6 +22,7 @@ from analytics_platform.core.automation import range_tags
 from analytics_platform.core.beside import Beside
 from analytics_platform.core.checking import prepare_checking
 from analytics_platform.core.clock import Clock, SystemClock
+from analytics_platform.core.errors import PlatformError
 from analytics_platform.core.fetch import SiteContext, days_to_fetch, state_of_days
 from analytics_platform.core.ingest import REFRESH_TAG, REPLAY_TAG
 from analytics_platform.core.lake import Lake
@@ -145,19 +148,26 @@ class Runner:
         began: float | None = None,
     ) -> None:
         self._began = time.monotonic() if began is None else began
-        from analytics_platform.definitions import build_definitions
-
         # A deferred table has no check result; Dagster warns of that on stderr, in the middle of the report.
         logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
         self.settings = settings
         self.instance = instance
         self.clock = clock or SystemClock()
-        self.definitions = build_definitions(settings)
-        self.job = self.definitions.resolve_implicit_global_asset_job_def()
         self.landing = Landing(settings.home.landing, clock=self.clock)
         self.lake = Lake(settings.home.lake)
         self._ahead: DbtAhead | None = None
         self._beside: Beside | None = None
+
+    @cached_property
+    def definitions(self) -> dg.Definitions:
+        """Everything the UI shows, built when the first run is planned."""
+        from analytics_platform.definitions import build_definitions
+
+        return build_definitions(self.settings)
+
+    @cached_property
+    def job(self) -> dg.JobDefinition:
+        return self.definitions.resolve_implicit_global_asset_job_def()
 
     def run(
         self,
@@ -304,10 +314,8 @@ class Runner:
 
     def _launch(self, work: Work, result: VendorResult, *, tags: Mapping[str, str]) -> None:
         if self._beside is not None:
-            self._beside.begin(prepare_checking)
-        if self._ahead is not None:
-            # Something will be new in the lake, so that there will be a build.
-            self._ahead.begin()
+            # Checks are wanted first. Something will be new in the lake, so that there will be a build.
+            self._beside.begin(prepare_checking, then=self._begin_dbt)
         selection = [dg.AssetKey(spec.asset_key) for stream in work.streams for spec in stream.tables]
         partitions = range_tags(work.site, work.first_day, work.last_day)
         outcome = self._execute(selection, {**partitions, "vendor": work.vendor, "site": work.site, **tags})
@@ -318,6 +326,12 @@ class Runner:
             result.message = _cause(outcome) or result.message
         elif result.state == "complete":
             result.state = "done"
+
+    def _begin_dbt(self) -> None:
+        # The build begins it again, and tells what is wrong.
+        with suppress(PlatformError):
+            if self._ahead is not None:
+                self._ahead.begin()
 
     def _execute(
         self, selection: Sequence[dg.AssetKey], tags: dict[str, str], *, job: dg.JobDefinition | None = None
@@ -345,6 +359,8 @@ class Runner:
         if marts_are_current(self.settings, report.first_day, report.last_day) and not thorough:
             report.marts_message = "nothing new since the last publish"
         else:
+            if self._ahead is not None:
+                self._ahead.begin()
             first, last = self._marts_window(report)
             tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
             if thorough:

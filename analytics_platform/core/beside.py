@@ -71,8 +71,12 @@ class Beside:
         """Whether it was started, by this very process, and runs."""
         return self._process is not None and self._owner == os.getpid() and self._process.poll() is None
 
-    def begin(self, first: Callable[[], object]) -> None:
-        """Start it, and have it do `first` (importing what it will need); does nothing where it was started before."""
+    def begin(self, first: Callable[[], object], *, then: Callable[[], object]) -> None:
+        """Start it, and have it do `first` (importing what it will need); does nothing where it was started before.
+
+        Args:
+            then: called when that is done or failed, in another thread: what would want the same processor.
+        """
         if self._process is not None:
             return
         self._line, theirs = Pipe()
@@ -85,7 +89,7 @@ class Beside:
                 stderr=subprocess.DEVNULL,
             )
         self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside")
-        self.call(first)
+        self.call(first).add_done_callback(lambda _: then())
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Its answer, later. The future fails with `LookupError` where there is none, whatever the reason."""

@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -43,6 +44,8 @@ _IMPORTED_BY_BUILDS: Final = (
     "pandas",
     "analytics_platform.reconcile.frames",
 )
+_PIPE_BYTES: Final = 1 << 20
+"""What Linux lets anybody have: dbt goes on while whoever reads its lines still imports what they are read with."""
 _waiting: Final[dict[Path, DbtAhead]] = {}
 """Home → the process that waits for its next build."""
 
@@ -56,6 +59,7 @@ class DbtAhead:
         self._folder = parse_folder(settings)
         self._digest = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self._beginning = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +72,11 @@ class DbtAhead:
             self._end()
 
     def begin(self) -> None:
-        """Start the process; does nothing where it was started before."""
+        """Start the process; does nothing where it was started before, by whichever thread."""
+        with self._beginning:
+            self._begin()
+
+    def _begin(self) -> None:
         home = self._settings.home
         if self._process is not None or home.root in _waiting:
             return
@@ -85,6 +93,7 @@ class DbtAhead:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            pipesize=_PIPE_BYTES,
         )
         _waiting[home.root] = self
 

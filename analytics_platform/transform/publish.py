@@ -352,15 +352,16 @@ def _fill(settings: Settings, manifest: Manifest, building: Path) -> tuple[dict[
         for schema, path in attached.items():
             name = quote(_snapshot_of(schema))
             connection.execute(f"ATTACH {literal(str(path))} AS {name} (STORAGE_VERSION {literal(STORAGE_VERSION)})")
-        row_counts = _copy_marts(connection, manifest)
-        _describe(connection, manifest, settings.home.lake, row_counts)
+        built = _Built(connection)
+        row_counts = _copy_marts(connection, manifest, built)
+        _describe(connection, manifest, settings.home.lake, row_counts, built)
         passing("publish.copied")
         builds = _recorded_builds(connection)
         for schema in attached:
             connection.execute(f"CHECKPOINT {quote(_snapshot_of(schema))}")
         for node in manifest.marts():
             if _schema(node) == MAIN_SCHEMA:
-                _export(connection, node, building)
+                _export(connection, node, building, built.day_column(node))
         passing("publish.exported")
         for schema in attached:
             connection.execute(f"DETACH {quote(_snapshot_of(schema))}")
@@ -398,49 +399,60 @@ def _require_marts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) ->
         )
 
 
-def _copy_marts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> dict[str, int]:
+def _copy_marts(connection: duckdb.DuckDBPyConnection, manifest: Manifest, built: _Built) -> dict[str, int]:
     counts = {}
     for node in manifest.marts():
         target = _published_name(node)
         source = f"{quote(_schema(node))}.{quote(str(node['name']))}"
-        connection.execute(f"CREATE TABLE {target} AS FROM {source} {_order(connection, node)}")
+        # One transaction a mart: each would sync the file, and a mart has up to 60 comments.
+        connection.execute("BEGIN")
+        connection.execute(f"CREATE TABLE {target} AS FROM {source} {built.order(node)}")
+        connection.execute(";".join(_comments(node, target, built.columns(node))))
+        connection.execute("COMMIT")
         counts[str(node["name"])] = int(rows(connection, f"SELECT count(*) FROM {target}")[0][0])
-        if node.get("description"):
-            connection.execute(f"COMMENT ON TABLE {target} IS {literal(str(node['description']))}")
-        present = set(_columns(connection, node))
-        for column, about in node.get("columns", {}).items():
-            if column in present and about.get("description"):
-                text = literal(str(about["description"]))
-                connection.execute(f"COMMENT ON COLUMN {target}.{quote(column)} IS {text}")
     return counts
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any]) -> list[str]:
-    """Columns of a relation as the warehouse has them, in order."""
-    found = rows(
-        connection,
-        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = ? "
-        "AND table_name = ? ORDER BY column_index",
-        [_schema(node), str(node["name"])],
-    )
-    return [name for (name,) in found]
+def _comments(node: Mapping[str, Any], target: str, present: Sequence[str]) -> Iterator[str]:
+    """Statements that put the descriptions of a relation and its columns into the file."""
+    yield f"COMMENT ON TABLE {target} IS {literal(str(node.get('description') or ''))}"
+    for column, about in node.get("columns", {}).items():
+        if column in present and about.get("description"):
+            yield f"COMMENT ON COLUMN {target}.{quote(column)} IS {literal(str(about['description']))}"
 
 
-def _day_column(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any]) -> str | None:
-    from analytics_platform.transform.translator import day_column
+class _Built:
+    """Columns of every relation as the warehouse has them, in order."""
 
-    return day_column(_columns(connection, node), node)
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._columns: dict[tuple[str, str], list[str]] = {}
+        for schema, table, column in rows(
+            connection,
+            "SELECT schema_name, table_name, column_name FROM duckdb_columns() "
+            "WHERE database_name = current_database() ORDER BY schema_name, table_name, column_index",
+        ):
+            self._columns.setdefault((schema, table), []).append(column)
 
+    def columns(self, node: Mapping[str, Any]) -> list[str]:
+        return self._columns.get((_schema(node), str(node["name"])), [])
 
-def _order(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any]) -> str:
-    """Rows of one day side by side, so that a reader's date range touches few row groups."""
-    present = _columns(connection, node)
-    keys = [name for name in (_day_column(connection, node), "site_key", "vendor") if name in present]
-    return f"ORDER BY {', '.join(quote(name) for name in keys if name)}" if keys else ""
+    def day_column(self, node: Mapping[str, Any]) -> str | None:
+        from analytics_platform.transform.translator import day_column
+
+        return day_column(self.columns(node), node)
+
+    def order(self, node: Mapping[str, Any]) -> str:
+        """Rows of one day side by side, so that a reader's date range touches few row groups."""
+        keys = [name for name in (self.day_column(node), "site_key", "vendor") if name in self.columns(node)]
+        return f"ORDER BY {', '.join(quote(name) for name in keys if name)}" if keys else ""
 
 
 def _describe(
-    connection: duckdb.DuckDBPyConnection, manifest: Manifest, lake: Path, row_counts: Mapping[str, int]
+    connection: duckdb.DuckDBPyConnection,
+    manifest: Manifest,
+    lake: Path,
+    row_counts: Mapping[str, int],
+    built: _Built,
 ) -> None:
     """Schema `_platform` of the snapshot: what each relation and column means, and the SQL of the staging views."""
     from analytics_platform.transform.translator import masked_columns
@@ -453,8 +465,7 @@ def _describe(
         "CREATE TABLE snapshot._platform.masked (relation VARCHAR, name VARCHAR)"
     )
     masked = [[str(node["name"]), column] for node in manifest.marts() for column in masked_columns(node)]
-    if masked:
-        connection.executemany("INSERT INTO snapshot._platform.masked VALUES (?, ?)", masked)
+    _insert(connection, "snapshot._platform.masked", masked)
     relations = []
     descriptions = []
     schemas = [MAIN_SCHEMA, *_restricted_schemas(manifest)]
@@ -466,13 +477,12 @@ def _describe(
             about = str(node.get("description") or "")
             schema = _schema(node)
             kind = "staging" if not is_mart else "mart" if schema == MAIN_SCHEMA else schema
-            relations.append([name, kind, about, _day_column(connection, node), row_counts.get(name), sql])
+            relations.append([name, kind, about, built.day_column(node), row_counts.get(name), sql])
             columns = node.get("columns", {}).items()
             descriptions += [[name, column, text] for column, about in columns if (text := about.get("description"))]
     connection.execute("CREATE TEMP TABLE described (relation VARCHAR, name VARCHAR, description VARCHAR)")
-    connection.executemany("INSERT INTO snapshot._platform.relations VALUES (?, ?, ?, ?, ?, ?)", relations)
-    if descriptions:
-        connection.executemany("INSERT INTO described VALUES (?, ?, ?)", descriptions)
+    _insert(connection, "snapshot._platform.relations", relations)
+    _insert(connection, "described", descriptions)
     connection.execute(
         "INSERT INTO snapshot._platform.columns "
         "SELECT c.table_name, c.column_index, c.column_name, c.data_type, d.description FROM duckdb_columns() c "
@@ -482,6 +492,13 @@ def _describe(
         "ORDER BY c.table_name, c.column_index",
         [schemas],
     )
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, values: Sequence[Sequence[object]]) -> None:
+    """All rows in one statement: one a row would be synced each."""
+    if values:
+        columns = [list(column) for column in zip(*values, strict=True)]
+        connection.execute(f"INSERT INTO {table} SELECT {', '.join('unnest(?)' for _ in columns)}", columns)
 
 
 def _view_sql(connection: duckdb.DuckDBPyConnection, name: str, lake: Path) -> str | None:
@@ -502,12 +519,11 @@ def _view_sql(connection: duckdb.DuckDBPyConnection, name: str, lake: Path) -> s
     return body.replace(str(lake).replace("'", "''"), LAKE_ROOT)
 
 
-def _export(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any], building: Path) -> None:
+def _export(connection: duckdb.DuckDBPyConnection, node: Mapping[str, Any], building: Path, day: str | None) -> None:
     """A relation as Parquet: one file a month of its day column, one file where it has none."""
     name = str(node["name"])
     folder = building / name
     folder.mkdir()
-    day = _day_column(connection, node)
     source = _published_name(node)
     if day is None:
         _copy_parquet(connection, f"FROM {source}", folder / "part.parquet")

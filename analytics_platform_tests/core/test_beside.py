@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from datetime import date
 from multiprocessing.reduction import ForkingPickler
@@ -29,13 +30,22 @@ def _nothing() -> None:
 @pytest.fixture
 def beside() -> Iterator[Beside]:
     with Beside() as process:
-        process.begin(_nothing)
+        process.begin(_nothing, then=_nothing)
         yield process
 
 
 def test_it_answers_in_order_from_a_process_of_its_own(beside: Beside) -> None:
     answers = [asked(os.getpid), asked(int, "7"), asked(int, "ff", 16)]
     assert [answer() for answer in answers] == [beside.pid, 7, 255]
+
+
+def test_what_would_want_the_same_processor_begins_when_it_is_ready() -> None:
+    """Also where what it was to do first failed."""
+    for first in (_nothing, os.abort):
+        begun = threading.Event()
+        with Beside() as process:
+            process.begin(first, then=begun.set)
+            assert begun.wait(60)
 
 
 def test_without_one_the_caller_does_it_when_the_answer_is_wanted(tmp_path: Path) -> None:
@@ -74,12 +84,12 @@ def test_one_that_was_killed_is_done_without(beside: Beside) -> None:
 
 def test_it_ends_with_the_run_and_with_its_parent() -> None:
     with Beside() as process:
-        process.begin(_nothing)
+        process.begin(_nothing, then=_nothing)
         asked(_nothing)()
     assert process._process is not None
     assert process._process.poll() is not None
     with Beside() as orphan:
-        orphan.begin(_nothing)
+        orphan.begin(_nothing, then=_nothing)
         asked(_nothing)()
         assert orphan._line is not None
         orphan._line.close()  # what the kernel does for a parent that was killed
@@ -118,7 +128,7 @@ def test_a_check_says_the_same_there_and_here(tmp_path: Path) -> None:
     )
     here = asked(check_partitions, what)()
     with Beside() as process:
-        process.begin(prepare_checking)
+        process.begin(prepare_checking, then=_nothing)
         assert process.call(check_partitions, what).result() == here
     assert (tmp_path / "docs" / "pirsch" / "goals" / "shop.html").is_file()
 
