@@ -307,13 +307,10 @@ def _runner(settings: Settings) -> Iterator[Any]:
     from analytics_platform.runner import Runner
 
     with instance(settings) as opened:
-        runner = Runner(settings, opened, began=began)
-        # Dagster and the definitions stay to the end: looking for what is unused in them takes 0.2 s each time.
-        gc.freeze()
         try:
-            yield runner
+            yield Runner(settings, opened, began=began)
         finally:
-            gc.unfreeze()
+            gc.unfreeze()  # what building the definitions has frozen
 
 
 def _run(

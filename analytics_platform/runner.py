@@ -7,6 +7,7 @@ bodies (`core.ingest`), deciding which days cost requests (`core.fetch`).
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -163,7 +164,10 @@ class Runner:
         """Everything the UI shows, built when the first run is planned."""
         from analytics_platform.definitions import build_definitions
 
-        return build_definitions(self.settings)
+        built = build_definitions(self.settings)
+        # Dagster and the definitions stay to the end: looking for what is unused in them takes 0.2 s each time.
+        gc.freeze()
+        return built
 
     @cached_property
     def job(self) -> dg.JobDefinition:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ _NOTES: Final = Path(__file__).with_name("notes.md")
 _LAST: Final = date(2026, 10, 31)
 _SIZES: Final = {"even": (100_000, 10_000_000), "recent": (20_000, 1_000_000, 10_000_000)}
 _RECENT_SESSIONS: Final = 100.0
+_SETTLING_DAYS: Final = 6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _folder(chosen.keep) as folder:
         seed = chosen.seed or _demo(folder)
         for shape in chosen.shape:
-            for sessions in chosen.sessions or _SIZES[shape]:
-                each = _measure(folder, seed / "lake", sessions, shape, only=chosen.only, days=chosen.days)
+            sizes = chosen.sessions or _SIZES[shape]
+            for sessions in sizes:
+                each = _measure(
+                    folder, seed / "lake", sessions, shape, day_of=min(sizes), only=chosen.only, days=chosen.days
+                )
                 measured.append(each)
                 if chosen.keep is None:
                     shutil.rmtree(folder / f"{shape}-{sessions}")
@@ -76,7 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missed(measured) else 0
 
 
-def _measure(folder: Path, seed: Path, sessions: int, shape: str, *, only: str | None, days: int) -> Measured:
+def _measure(
+    folder: Path, seed: Path, sessions: int, shape: str, *, day_of: int, only: str | None, days: int
+) -> Measured:
+    """One size. The days added to it are those of `day_of` sessions: the same day on histories of any length."""
     work = folder / f"{shape}-{sessions}"
     made = SyntheticLake(
         seed=seed,
@@ -99,8 +106,16 @@ def _measure(folder: Path, seed: Path, sessions: int, shape: str, *, only: str |
         )
     daily = []
     if only in (None, "daily"):
+        small = replace(made, sessions=day_of)
+        if not (work / "settled").is_file():
+            # What a build sees around its day is the same, too.
+            settling = list(_days_to_add(work, _SETTLING_DAYS))
+            for added in settling:
+                small.write_date(added)
+            build(made.root, work, settling[0], settling[-1])
+            (work / "settled").touch()
         for added in _days_to_add(work, days):
-            made.write_date(added)
+            small.write_date(added)
             daily.append(build(made.root, work, added, added))
             _say(
                 f"  {added}: {daily[-1].cpu_seconds:.1f} CPU s, {daily[-1].wall_seconds:.0f} s {daily[-1].failed or ''}"
@@ -111,7 +126,7 @@ def _measure(folder: Path, seed: Path, sessions: int, shape: str, *, only: str |
         shape=shape,
         lake_rows=sum(rows.values()),
         session_rows=sum(rows[name] for name in SESSION_TABLES),
-        day_sessions=round(made.sessions_on(made.last)),
+        day_sessions=round(replace(made, sessions=day_of).sessions_on(made.last + timedelta(days=1))),
         full=full,
         daily=daily,
     )

@@ -20,7 +20,7 @@ _LARGEST: Final = 10_000_000
 _SAME_RATIO: Final = 1.2
 _SHOWN: Final = 5
 _SHAPES: Final = {
-    "even": "every date has its share: the day that is built is as much larger as the history",
+    "even": "every date of the history has its share; the days built after it are those of the smallest size",
     "recent": "the last 112 dates and the day that is built are the same at every size, the history before is not",
 }
 

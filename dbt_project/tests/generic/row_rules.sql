@@ -3,12 +3,26 @@
     Each is one statement a table, not one a column: a build spends its time in start-up per test, not in scanning.
 -#}
 
-{#- Key: the combination is never NULL in any part and never repeated. -#}
-{% test unique_combo(model, columns, window_column=none) %}
-    select {{ columns | join(', ') }}, count(*) as occurrences
-    from {{ model }}
+{#-
+    Key: the combination is never NULL in any part and never repeated.
+    With `touched`, a condition on rows, only keys of such rows are looked for, in all rows: what a build did not write is as it was
+    tested before.
+-#}
+{% test unique_combo(model, columns, window_column=none, touched=none) %}
+    {%- set names = columns | join(', ') %}
+    {% if touched %}
+    with
+        written as (select {{ names }} from {{ model }} where {{ touched }}),
+
+        alike as (select {{ names }} from {{ model }} semi join written using ({{ names }})),
+
+        keyless as (select {{ names }} from {{ model }} where {{ columns | join(' is null or ') }} is null)
+
+    {% endif %}
+    select {{ names }}, count(*) as occurrences
+    from {% if touched %}(from alike union all from keyless){% else %}{{ model }}{% endif %}
     {% if window_column %}where {{ in_window(window_column, 1) }}{% endif %}
-    group by {{ columns | join(', ') }}
+    group by {{ names }}
     having count(*) > 1 {% for column in columns %} or {{ column }} is null {% endfor %}
 {% endtest %}
 
