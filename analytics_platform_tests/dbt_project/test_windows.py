@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from datetime import date
 
+import duckdb
 import pytest
 
 from analytics_platform_tests.dbt_project.conftest import (
@@ -82,3 +84,41 @@ def test_a_first_build_with_a_window_builds_the_window(
         there = f"SELECT * FROM {mart} WHERE {column} = DATE '{DST_SUNDAY}' ORDER BY ALL"
         assert warehouse.rows(f"SELECT DISTINCT {column} FROM {mart}") == [(DST_SUNDAY,)]
         assert warehouse.rows(there) == built.rows(there), "the window decides which rows, never what they say"
+
+
+KEYS_AND_VALUES = (
+    "dim_visitor_one_row_per_visitor",
+    "dim_visitor_one_vendor_id_one_row",
+    "fct_page_views_session_is_known",
+)
+
+
+def test_what_a_build_wrote_is_held_against_everything(built: Warehouse, lake: FixtureLake) -> None:
+    """A visitor of the window who has an old row too, and a view of an unknown session, fail; what the build did not
+    touch is left to the build that wrote it.
+    """
+    warehouse = Warehouse(lake, built.folder.parent / "wrote")
+    shutil.copytree(built.folder, warehouse.folder)
+
+    def found(window: tuple[date, date] | None) -> list[str]:
+        told = failures(warehouse.dbt("test", "--select", *KEYS_AND_VALUES, window=window))
+        return sorted(text.split(":")[0].removeprefix("fail ") for text in told)
+
+    assert found((MONDAY, MONDAY)) == []
+    (visitor,) = warehouse.rows(
+        f"SELECT min(visitor_key) FROM dim_visitor WHERE last_seen_date = DATE '{DST_SUNDAY}' AND first_seen_date "
+        f"= DATE '{DST_SUNDAY}'"
+    )[0]
+    with duckdb.connect(str(warehouse.database)) as connection:
+        connection.execute(
+            "INSERT INTO dim_visitor SELECT * REPLACE (DATE '2026-01-01' AS first_seen_date, DATE '2026-01-02' AS "
+            "last_seen_date) FROM dim_visitor WHERE visitor_key = ?",
+            [visitor],
+        )
+        connection.execute(
+            "INSERT INTO fct_page_views SELECT * REPLACE ('nobody' AS session_key) FROM fct_page_views "
+            f"WHERE session_date_local = DATE '{DST_SUNDAY}' LIMIT 1"
+        )
+    assert found((DST_SUNDAY, DST_SUNDAY)) == sorted(KEYS_AND_VALUES)
+    assert found(None) == sorted(KEYS_AND_VALUES)
+    assert found((date(2026, 11, 20), date(2026, 11, 20))) == []
