@@ -124,6 +124,11 @@ class RunReport:
         return sum(result.requests for result in self.vendors)
 
     @property
+    def has_new_rows(self) -> bool:
+        """Whether anything was asked or decoded: runs were started for vendors."""
+        return any(result.state in ("done", "deferred", "failed") for result in self.vendors)
+
+    @property
     def failed(self) -> bool:
         return self.marts == "failed" or any(result.state == "failed" for result in self.vendors)
 
@@ -363,7 +368,8 @@ class Runner:
         if marts_are_current(self.settings, report.first_day, report.last_day) and not thorough:
             report.marts_message = "nothing new since the last publish"
         else:
-            if self._ahead is not None:
+            if self._ahead is not None and report.has_new_rows:
+                # Where the checks were not imported yet: the build is handed to it all the same.
                 self._ahead.begin()
             first, last = self._marts_window(report)
             tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
