@@ -17,7 +17,9 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from dagster._core.utils import make_new_run_id
 
+from analytics_platform import dagster_home
 from analytics_platform.dagster_storage import KeptSqliteEventLogStorage
+from analytics_platform.settings import Home, load_settings
 
 DAYS = dg.DailyPartitionsDefinition("2026-10-01", end_date="2026-10-06")
 PLACES = dg.MultiPartitionsDefinition({"day": DAYS, "site": dg.StaticPartitionsDefinition(["blog", "shop"])})
@@ -229,3 +231,19 @@ def test_no_thread_is_left_when_the_storage_is_closed(instance: dg.DagsterInstan
     assert threads() == before + 1
     instance.event_log_storage.dispose()
     assert threads() == before
+
+
+def test_runs_of_this_process_print_where_it_prints(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    """Runs that the UI starts are captured for it; one from a terminal would start four processes to do so."""
+
+    @dg.asset
+    def talkative() -> None:
+        print("said in a run")  # noqa: T201
+
+    with dagster_home.instance(load_settings()) as opened:
+        assert dg.materialize([talkative], instance=opened).success
+        assert capfd.readouterr().out == "said in a run\n"
+        assert not [path for path in home.dagster.rglob("*") if path.suffix in (".out", ".err")]
+    with dg.DagsterInstance.get() as of_the_ui:
+        assert dg.materialize([talkative], instance=of_the_ui).success
+    assert [path for path in home.dagster.rglob("*.out") if path.read_text() == "said in a run\n"]

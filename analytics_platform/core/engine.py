@@ -1,8 +1,7 @@
 """DuckDB as the lake uses it: an engine that fetches nothing, and the pieces of SQL text everybody needs.
 
 Belongs here: opening an engine, quoting, reading NDJSON and Parquet with nothing guessed, reading again what was
-replaced meanwhile. Does not belong here: what a
-table's columns are (`core.table_sql`), writing (`core.lake`).
+replaced meanwhile. Does not belong here: what a table's columns are (`core.table_sql`), writing (`core.lake`).
 """
 
 from __future__ import annotations

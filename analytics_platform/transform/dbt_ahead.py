@@ -44,8 +44,6 @@ _IMPORTED_BY_BUILDS: Final = (
     "pandas",
     "analytics_platform.reconcile.frames",
 )
-_PIPE_BYTES: Final = 1 << 20
-"""What Linux lets anybody have: dbt goes on while whoever reads its lines still imports what they are read with."""
 _waiting: Final[dict[Path, DbtAhead]] = {}
 """Home → the process that waits for its next build."""
 
@@ -93,7 +91,6 @@ class DbtAhead:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            pipesize=_PIPE_BYTES,
         )
         _waiting[home.root] = self
 
