@@ -127,7 +127,7 @@ class Origin:
 
 
 def check_path(path: str, prefixes: tuple[str, ...]) -> None:
-    """Refuse a path that is not plainly below one of `prefixes` (compared by whole segments).
+    """Refuse a path that is not plainly one of `prefixes` or below it (compared by whole segments).
 
     Raises:
         ForeignOrigin: outside the prefixes; dot or empty segments; encoded slashes, backslashes or dots (also doubly
