@@ -7,7 +7,7 @@ PORT ?= 3000
 CLIENTS := .clients
 CLIENTS_SOURCE := analytics_platform_tests/official_clients
 
-.PHONY: install demo ui test test-fast clients test-clients lint check clean sandbox bench bench-peers bench-quota bench-rebuild bench-marts score
+.PHONY: install demo ui test test-search test-fast clients test-clients lint check clean sandbox bench bench-peers bench-quota bench-rebuild bench-marts score
 
 install: $(STAMP)
 
@@ -31,6 +31,10 @@ sandbox: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not official_clients"
+
+# The same with other examples of every property than the commit's own.
+test-search: $(STAMP)
+	ANALYTICS_PLATFORM_TEST_SEARCH=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not official_clients"
 
 test-fast: $(STAMP)
 	$(BIN)/python -m pytest -x -m "not slow and not official_clients"
