@@ -7,7 +7,7 @@ Belongs here: arguments and the order of things. Does not belong here: any of th
 
 With `--keep` lakes and warehouses stay in that folder and are used again: `--only daily` adds further days to them, and
 the page tells what their full builds had cost.
-Ten million sessions take 4 GB of disk and, on two quiet cores, a quarter of an hour. Exits 1 where a target is missed.
+Ten million sessions take 4 GB of disk and, on two cores, most of an hour. Exits 1 where a target is missed.
 """
 
 from __future__ import annotations
