@@ -296,13 +296,12 @@ def keep_sigterm() -> None:
 
 
 def _import_what_runs() -> None:
-    for module in ("runner", "definitions", "vendors"):
+    for module in ("runner", "definitions", "vendors", "dagster_home", "dagster_storage"):
         import_module(f"analytics_platform.{module}")
 
 
 @contextmanager
-def _runner(settings: Settings) -> Iterator[Any]:
-    began = time.monotonic()
+def _runner(settings: Settings, began: float | None = None) -> Iterator[Any]:
     from analytics_platform.dagster_home import instance
     from analytics_platform.runner import Runner
 
@@ -325,15 +324,30 @@ def _run(
     screen: Console,
     thorough: bool = False,
 ) -> RunReport:
+    began = time.monotonic()
     from analytics_platform.core.progress import listening
+    from analytics_platform.lanes import lanes_for
     from analytics_platform.runner import RunReport
 
     if last_day < first_day:
         raise typer.BadParameter(f"--to {last_day} is before --from {first_day}")
     vendors, sites = _chosen(settings, vendor, site)
-    with _live(screen) as tell, listening(tell), _runner(settings) as runner:
+    _import_what_runs()
+    with (
+        lanes_for(settings, vendors) as lanes,
+        _live(screen) as tell,
+        listening(tell),
+        _runner(settings, began) as runner,
+    ):
         days = runner.run(
-            first_day, last_day, vendors=vendors, sites=sites, refresh=refresh, marts=marts, thorough=thorough
+            first_day,
+            last_day,
+            vendors=vendors,
+            sites=sites,
+            refresh=refresh,
+            marts=marts,
+            thorough=thorough,
+            lanes=lanes,
         )
         for item in days:
             if isinstance(item, RunReport):

@@ -57,7 +57,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: OrderedDict[str, sa.Engine] = OrderedDict()
-        self._has_index_columns = False
+        self._asset_columns: set[str] = set()
         self._empty_file = b""
         self._tables: set[str] = set()
         self._migrations: set[str] = set()
@@ -183,11 +183,15 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
             self._migrations.add(name)
         return name in self._migrations
 
-    def _has_asset_key_index_cols_on_connection(self, conn: sa.Connection) -> bool:
-        """Asked once: columns of a table do not go away, and the stock class reflects the table for every event."""
-        if not self._has_index_columns:
-            self._has_index_columns = super()._has_asset_key_index_cols_on_connection(conn)
-        return self._has_index_columns
+    def has_asset_key_col(self, column_name: str) -> bool:
+        """Asked once: the stock class reflects the table to see, whenever a record of an asset is read."""
+        return column_name in self._asset_columns or super().has_asset_key_col(column_name)
+
+    def _has_asset_key_col_on_connection(self, conn: sa.Connection, column_name: str) -> bool:
+        """Columns of a table do not go away; also asked for every event of an asset."""
+        if column_name not in self._asset_columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._asset_columns.add(column_name)
+        return column_name in self._asset_columns
 
     def dispose(self) -> None:
         """Store what waits, close what is kept."""

@@ -1,8 +1,8 @@
-"""Running the platform from a terminal: the same Dagster jobs the UI launches, one after the other, in this process.
+"""Running the platform from a terminal: the same Dagster jobs the UI launches, in this process or in its lanes.
 
 Belongs here: which runs a range of days needs, starting them, what came of them. Does not belong here: printing
-(`cli`), asset
-bodies (`core.ingest`), deciding which days cost requests (`core.fetch`).
+(`cli`), vendors beside each other (`lanes`), asset bodies (`core.ingest`), deciding which days cost requests
+(`core.fetch`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import dagster as dg
 
@@ -31,12 +31,16 @@ from analytics_platform.core.landing import Batch, Landing
 from analytics_platform.core.partitions import today
 from analytics_platform.core.quota import Ledger, Spent
 from analytics_platform.core.resources import open_ledger
-from analytics_platform.core.stopwatch import measuring
+from analytics_platform.core.stopwatch import Span, Stopwatch, measuring, shared
 from analytics_platform.core.streams import Stream
+from analytics_platform.lanes import Lanes, VendorJob
 from analytics_platform.settings import Settings, Site
 from analytics_platform.transform.dbt_ahead import DbtAhead
 
 __all__ = ["RunParts", "RunReport", "Runner", "VendorResult", "Work"]
+
+_ROWS: Final = ("requests", "landing", "lake")
+"""Parts of a run that bring rows; the others are what is added to them."""
 
 State = Literal["complete", "done", "deferred", "failed", "off", "not used"]
 
@@ -71,7 +75,11 @@ class VendorResult:
 
 @dataclass(kw_only=True)
 class RunParts:
-    """Where the wall seconds of a `run` went, each second in one field (`docs/run_overhead.md`)."""
+    """Where the wall seconds of a `run` went, each second in one field (`docs/run_overhead.md`).
+
+    Where vendors are fetched beside each other, a second in which one of them waits for, lands or decodes rows is
+    those rows', whatever is done beside it.
+    """
 
     requests_seconds: float = 0.0
     """Until the vendors' next page was there: sending, quota and waiting, taking the page apart."""
@@ -101,7 +109,7 @@ class RunParts:
         known = {each.name.removesuffix("_seconds") for each in fields(cls)} - {"dagster", "total", "overhead"}
         told = {f"{name}_seconds": round(seconds.get(name, 0.0), 3) for name in sorted(known)}
         made = cls(**told, dagster_seconds=round(total - sum(told.values()), 3), total_seconds=round(total, 3))
-        rows = made.requests_seconds + made.landing_seconds + made.lake_seconds
+        rows = sum(told[f"{name}_seconds"] for name in _ROWS)
         return replace(made, overhead_seconds=round(made.total_seconds - rows, 3))
 
 
@@ -115,7 +123,7 @@ class RunReport:
     marts: State = "complete"
     marts_message: str = ""
     seconds_by_part: dict[str, float] = field(default_factory=dict)
-    """Wall seconds by vendor, and of "dbt and publish": each holds everything done for it."""
+    """Wall seconds by vendor, and of "dbt and publish": each holds everything done for it. Vendors overlap."""
     parts: RunParts = field(default_factory=lambda: RunParts())
     """The same seconds by what was done."""
 
@@ -143,6 +151,7 @@ class Runner:
     Args:
         began: `time.monotonic()` when the work began for whoever asked, now by default; `RunReport.parts` counts from
             then.
+        definitions: those of these settings, where they were built before.
     """
 
     def __init__(
@@ -152,7 +161,9 @@ class Runner:
         *,
         clock: Clock | None = None,
         began: float | None = None,
+        definitions: dg.Definitions | None = None,
     ) -> None:
+        self._built = definitions
         self._began = time.monotonic() if began is None else began
         # A deferred table has no check result; Dagster warns of that on stderr, in the middle of the report.
         logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
@@ -169,6 +180,8 @@ class Runner:
         """Everything the UI shows, built when the first run is planned."""
         from analytics_platform.definitions import build_definitions
 
+        if self._built is not None:
+            return self._built
         built = build_definitions(self.settings)
         # Dagster and the definitions stay to the end: looking for what is unused in them takes 0.2 s each time.
         gc.freeze()
@@ -188,28 +201,33 @@ class Runner:
         refresh: bool = False,
         marts: bool = True,
         thorough: bool = False,
+        lanes: Lanes | None = None,
     ) -> Iterator[VendorResult | RunReport]:
-        """Yield each vendor × site result as it is there, then the report.
+        """Yield each vendor × site result as it is there, then the report, which lists them in the order asked for.
 
         Snapshot tables are taken today whatever the range, unless today's is there already.
 
         Args:
             thorough: run the dbt tests too that ordinary builds leave to the job `dbt_thorough`.
+            lanes: vendors are fetched beside each other in them; none: one after the other, here.
         """
         report = RunReport(first_day=first_day, last_day=last_day)
-        with measuring() as watch, DbtAhead(self.settings) as ahead, Beside() as beside:
+        jobs = [
+            VendorJob(vendor=vendor, site=site.key, first_day=first_day, last_day=last_day, refresh=refresh)
+            for vendor in vendors
+            for site in self.settings.sites
+            if site.key in sites
+        ]
+        guests = () if lanes is None else lanes.guests
+        with measuring() as watch, DbtAhead(self.settings) as ahead, Beside(guests) as beside:
             self._ahead = ahead if marts else None
             self._beside = beside
-            for vendor in vendors:
-                for site in self.settings.sites:
-                    if site.key not in sites:
-                        continue
-                    begun = time.monotonic()
-                    result = self._vendor(vendor, site, first_day, last_day, refresh=refresh)
-                    result.seconds = time.monotonic() - begun
-                    report.seconds_by_part[vendor] = report.seconds_by_part.get(vendor, 0.0) + result.seconds
-                    report.vendors.append(result)
-                    yield result
+            for result in self._do_all(jobs, watch, lanes):
+                report.seconds_by_part[result.vendor] = report.seconds_by_part.get(result.vendor, 0.0) + result.seconds
+                report.vendors.append(result)
+                yield result
+            asked_for = {(job.vendor, job.site): position for position, job in enumerate(jobs)}
+            report.vendors.sort(key=lambda result: asked_for[result.vendor, result.site])
             if marts:
                 self._marts(report, thorough=thorough)
             self._ahead = None
@@ -301,30 +319,66 @@ class Runner:
         days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
         return sorted(self.landing.newest_complete(stream.vendor, stream.name, site, days))
 
-    def _vendor(self, vendor: str, site: Site, first_day: date, last_day: date, *, refresh: bool) -> VendorResult:
+    def do(self, job: VendorJob) -> VendorResult:
+        """Start the runs that a vendor and site still need, one after the other, here."""
+        begun = time.monotonic()
+        result, work = self._wanted(job)
+        if work:
+            spent_before = self._requests(job.vendor, job.site)
+            for item in work:
+                self._launch(item, result, tags={REFRESH_TAG: "true"} if job.refresh else {})
+            result.requests = self._requests(job.vendor, job.site) - spent_before
+        result.seconds = time.monotonic() - begun
+        return result
+
+    def _wanted(self, job: VendorJob) -> tuple[VendorResult, list[Work]]:
+        """The runs to start, and a result that is final where there are none."""
         from analytics_platform.vendors import vendor_resource
 
-        result = VendorResult(vendor=vendor, site=site.key, state="complete")
-        ids = site.ids(vendor)
+        result = VendorResult(vendor=job.vendor, site=job.site, state="complete")
+        site = self.settings.site(job.site)
+        ids = site.ids(job.vendor)
         if ids is None:
             result.state = "not used"
-            return result
-        work = self.work(vendor, site, first_day, last_day, refresh=refresh)
-        missing = vendor_resource(vendor, self.instance).missing_variables(ids)
+            return result, []
+        work = self.work(job.vendor, site, job.first_day, job.last_day, refresh=job.refresh)
+        missing = vendor_resource(job.vendor, self.instance).missing_variables(ids)
         if missing and any(item.costs_requests for item in work):
             result.state = "off"
             result.message = f"{', '.join(missing)} not set"
-            return result
-        spent_before = self._requests(vendor, site.key)
-        for item in work:
-            self._launch(item, result, tags={REFRESH_TAG: "true"} if refresh else {})
-        result.requests = self._requests(vendor, site.key) - spent_before
-        return result
+            return result, []
+        return result, work
+
+    def _do_all(self, jobs: Sequence[VendorJob], watch: Stopwatch, lanes: Lanes | None) -> Iterator[VendorResult]:
+        undone = list(jobs)
+        if lanes is not None and lanes.count:
+            wanted = [(job, *self._wanted(job)) for job in jobs]
+            undone = [job for job, _, work in wanted if work]
+            yield from (result for _, result, work in wanted if not work)
+            if len({job.vendor for job in undone}) > 1:
+                undone = yield from self._beside_each_other(undone, watch, lanes)
+        for job in undone:
+            yield self.do(job)
+
+    def _beside_each_other(
+        self, jobs: Sequence[VendorJob], watch: Stopwatch, lanes: Lanes
+    ) -> Generator[VendorResult, None, list[VendorJob]]:
+        """Yield what the lanes did, return what they could not."""
+        self._begin_beside(then=self._prepare_marts)
+        undone: list[VendorJob] = []
+        spans: list[Sequence[Span]] = []
+        for ended in lanes.run(jobs, _upstream({job.vendor for job in jobs})):
+            if ended.result is None:
+                undone.append(ended.job)
+                continue
+            spans.append(ended.spans)
+            yield ended.result
+        for part, seconds in shared(spans, first=_ROWS).items():
+            watch.add(part, seconds)
+        return undone
 
     def _launch(self, work: Work, result: VendorResult, *, tags: Mapping[str, str]) -> None:
-        if self._beside is not None:
-            # Checks are wanted first. Something will be new in the lake, so that there will be a build.
-            self._beside.begin(prepare_checking, then=self._begin_dbt)
+        self._begin_beside()
         selection = [dg.AssetKey(spec.asset_key) for stream in work.streams for spec in stream.tables]
         partitions = range_tags(work.site, work.first_day, work.last_day)
         outcome = self._execute(selection, {**partitions, "vendor": work.vendor, "site": work.site, **tags})
@@ -335,6 +389,26 @@ class Runner:
             result.message = _cause(outcome) or result.message
         elif result.state == "complete":
             result.state = "done"
+
+    def _begin_beside(self, then: Callable[[], object] = lambda: None) -> None:
+        def afterwards() -> None:
+            self._begin_dbt()
+            then()
+
+        if self._beside is not None:
+            # Checks are wanted first. Something will be new in the lake, so that there will be a build.
+            self._beside.begin(prepare_checking, then=afterwards)
+
+    def _prepare_marts(self) -> None:
+        """What the build will need in this process, which waits for its lanes."""
+        if self._ahead is None:
+            return
+        from analytics_platform.transform import MARTS_JOB, prepare_build
+
+        # The build itself tells what is wrong.
+        with suppress(PlatformError):
+            self.definitions.resolve_job_def(MARTS_JOB)
+            prepare_build()
 
     def _begin_dbt(self) -> None:
         # The build begins it again, and tells what is wrong.
@@ -387,6 +461,17 @@ class Runner:
     def _marts_window(self, report: RunReport) -> tuple[date, date]:
         first = max(report.first_day, self.settings.start_date)
         return first, max(first, min(report.last_day, self.clock.now().date()))
+
+
+def _upstream(vendors: Collection[str]) -> dict[str, set[str]]:
+    """Vendor → the others whose rows its streams read."""
+    from analytics_platform.vendors import streams_of
+
+    read = {
+        vendor: {name.partition("/")[0] for stream in streams_of(vendor) for name in stream.depends_on}
+        for vendor in vendors
+    }
+    return {vendor: others - {vendor} for vendor, others in read.items()}
 
 
 def _count(event: dg.DagsterEvent, result: VendorResult) -> None:

@@ -9,9 +9,10 @@ vendors answer. It knows nothing of the run but what each call brings, and whate
 because it is gone, the caller does itself: a run without it is only slower.
 
 Calls travel as `multiprocessing` sends objects between its own processes: the function by its name in a module, over a
-pipe that only the two have. The process ends when the run's end of the pipe does: with its parent, however that ends.
+pipe that only the two have. Processes that the run forked before (`lanes`) ask over pipes of their own. The process
+ends when the run's end of its pipe does: with its parent, however that ends.
 
-`python -m analytics_platform.core.beside DESCRIPTOR`
+`python -m analytics_platform.core.beside DESCRIPTOR [DESCRIPTOR ...]`: the run's first, then those of its guests.
 """
 
 from __future__ import annotations
@@ -19,31 +20,30 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
 
-__all__ = ["Beside", "asked", "hint_or_do"]
+__all__ = ["Beside", "Line", "asked", "hint_or_do"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_open: Final[list[Beside]] = []
-"""The processes of this process's runs, the newest last."""
+_open: Final[list[Line]] = []
+"""This process's lines to such processes, the newest last."""
 
 
-class Beside:
-    """At most one process, from `begin` until the block ends. Calls are answered one after the other."""
+class Line:
+    """This process's end of a pipe to one. Calls are answered one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._owner = os.getpid()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._line: Connection | None = None
-        self._asking: ThreadPoolExecutor | None = None
+        self._connection = connection
+        self._is_broken = False
+        self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside")
 
     def __enter__(self) -> Self:
         _open.append(self)
@@ -53,23 +53,59 @@ class Beside:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _open.remove(self)
+        self._asking.shutdown(cancel_futures=True)
+        self._connection.close()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is this very process's, and nothing was found wrong with it."""
+        return self._owner == os.getpid() and not self._is_broken
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Its answer, later. The future fails with `LookupError` where there is none, whatever the reason."""
+        return self._asking.submit(self._answer, function, args, kwargs)
+
+    def _answer(self, function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T:
+        try:
+            self._connection.send((function, args, kwargs))
+            is_done, answer = self._connection.recv()
+        except Exception as error:  # it is gone, or what was asked or answered cannot travel
+            self._is_broken = isinstance(error, EOFError | OSError)
+            raise LookupError("the process beside the run gave no answer") from error
+        if not is_done:
+            raise LookupError(f"the process beside the run failed with {answer}")
+        done: T = answer
+        return done
+
+
+class Beside:
+    """At most one process, from `begin` until the block ends.
+
+    Args:
+        guests: its ends of pipes of processes that were forked before it was there; closed here when it has them.
+    """
+
+    def __init__(self, guests: Sequence[Connection] = ()) -> None:
+        self._guests = list(guests)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: Line | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        if self._asking is not None:
-            self._asking.shutdown(cancel_futures=True)
         if self._line is not None:
-            self._line.close()
+            self._line.__exit__(kind, error, trace)
 
     @property
     def pid(self) -> int | None:
         """Of the process; None where it was never started."""
         return None if self._process is None else self._process.pid
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it was started, by this very process, and runs."""
-        return self._process is not None and self._owner == os.getpid() and self._process.poll() is None
 
     def begin(self, first: Callable[[], object], *, then: Callable[[], object]) -> None:
         """Start it, and have it do `first` (importing what it will need); does nothing where it was started before.
@@ -79,37 +115,26 @@ class Beside:
         """
         if self._process is not None:
             return
-        self._line, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  (our own module, no shell)
-                [sys.executable, "-m", "analytics_platform.core.beside", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-        self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside")
+        ours, theirs = Pipe()
+        lines = [theirs, *self._guests]
+        descriptors = [line.fileno() for line in lines]
+        self._process = subprocess.Popen(  # noqa: S603  (our own module, no shell)
+            [sys.executable, "-m", "analytics_platform.core.beside", *map(str, descriptors)],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for line in lines:
+            line.close()
+        self._line = Line(ours).__enter__()
         self.call(first).add_done_callback(lambda _: then())
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Its answer, later. The future fails with `LookupError` where there is none, whatever the reason."""
-        if self._asking is None:
+        if self._line is None:
             raise RuntimeError("begin() comes first")
-        return self._asking.submit(self._answer, function, args, kwargs)
-
-    def _answer(self, function: Callable[..., T], args: tuple[object, ...], kwargs: dict[str, object]) -> T:
-        try:
-            line = self._line
-            if line is None or line.closed:
-                raise LookupError("the process beside the run was never there")
-            line.send((function, args, kwargs))
-            is_done, answer = line.recv()
-        except Exception as error:  # it is gone, or what was asked or answered cannot travel
-            raise LookupError("the process beside the run gave no answer") from error
-        if not is_done:
-            raise LookupError(f"the process beside the run failed with {answer}")
-        done: T = answer
-        return done
+        return self._line.call(function, *args, **kwargs)
 
 
 def asked(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
@@ -142,11 +167,18 @@ def hint_or_do(function: Callable[[], object]) -> None:
         function()
 
 
-def main(descriptor: int) -> None:
+def main(descriptors: Sequence[int]) -> None:
     """Answer one call after the other until the run ends."""
-    with Connection(descriptor) as line, suppress(EOFError, OSError):
-        while True:
-            _answer_next(line)
+    run, *guests = (Connection(descriptor) for descriptor in descriptors)
+    lines = [run, *guests]
+    while not run.closed:
+        for line in wait(lines):
+            if isinstance(line, Connection):
+                try:
+                    _answer_next(line)
+                except (EOFError, OSError):
+                    line.close()
+                    lines.remove(line)
 
 
 def _answer_next(line: Connection) -> None:
@@ -168,4 +200,4 @@ def _answer_next(line: Connection) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main([int(descriptor) for descriptor in sys.argv[1:]])

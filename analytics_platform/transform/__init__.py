@@ -20,6 +20,7 @@ __all__ = [
     "MART_GROUPS",
     "marts_are_current",
     "ordinary_build",
+    "prepare_build",
     "published_version",
     "thorough_checks",
     "transform_definitions",
@@ -39,6 +40,13 @@ def transform_definitions(settings: Settings) -> dg.Definitions:
     from analytics_platform.transform.assets import build_transform
 
     return build_transform(settings)
+
+
+def prepare_build() -> None:
+    """Import what a build needs in this process, seconds for which dbt would compete with it."""
+    from analytics_platform.transform import assets
+
+    assets.prepare_build()
 
 
 def ordinary_build(settings: Settings) -> dg.AssetSelection:

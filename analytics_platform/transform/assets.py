@@ -22,6 +22,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,7 +70,15 @@ if TYPE_CHECKING:
 
     from dagster_dbt import DbtCliInvocation, DbtCliResource
 
-__all__ = ["DBT_ASSET", "IO_MANAGER", "WAREHOUSE_POOL", "PublishedTables", "build_transform", "slices"]
+__all__ = [
+    "DBT_ASSET",
+    "IO_MANAGER",
+    "WAREHOUSE_POOL",
+    "PublishedTables",
+    "build_transform",
+    "prepare_build",
+    "slices",
+]
 
 DBT_ASSET: Final = "dbt_project"
 IO_MANAGER: Final = "published_tables"
@@ -99,6 +108,12 @@ def build_transform(settings: Settings) -> dg.Definitions:
         assets=[_dbt_assets(settings, manifest), _published(manifest), *manifest.own_source_specs()],
         resources={IO_MANAGER: PublishedTables()},
     )
+
+
+def prepare_build() -> None:
+    """Import what a build needs in this process, seconds for which dbt would compete with it."""
+    for module in ("dagster_dbt", "pyarrow.parquet"):
+        import_module(module)
 
 
 # ------------------------------------------------------------------------------------------------------------------ dbt

@@ -170,17 +170,34 @@ def main(directory: str, target: str, prepared: str | None = None) -> int:
 
 
 def _prepare(manifest: Any) -> None:
-    """While there is time: a build's imports, the macros compiled; what is there by now stays, the collector may pass
-    it over.
+    """While there is time: a build's imports, the macros compiled, the plain words tests are told rendered; what is
+    there by now stays, the collector may pass it over.
     """
     from dbt_common.clients.jinja import template_cache
 
-    for macro in () if manifest is None else manifest.macros.values():
-        template_cache.get_node_template(macro)
+    if manifest is not None:
+        for macro in manifest.macros.values():
+            template_cache.get_node_template(macro)
+        _render_plain_words(manifest)
     for name in _IMPORTED_BY_BUILDS:
         import_module(name)
     gc.collect()
     gc.freeze()
+
+
+def _render_plain_words(manifest: Any) -> None:
+    """Render what is no template in tests' arguments: dbt takes each word for one, and remembers what came of it."""
+    from dbt.clients.jinja import get_rendered
+
+    def render(value: Any) -> None:
+        if isinstance(value, str) and "{" not in value:
+            get_rendered(value, {}, native=True)
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            render(inner)
+
+    for node in manifest.nodes.values():
+        if getattr(node, "test_metadata", None) is not None:
+            render(node.test_metadata.kwargs)
 
 
 if __name__ == "__main__":

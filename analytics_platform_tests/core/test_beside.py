@@ -7,13 +7,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from datetime import date
+from multiprocessing import Pipe
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from analytics_platform.core.beside import Beside, asked
+from analytics_platform.core.beside import Beside, Line, asked
 from analytics_platform.core.checking import ToCheck, check_partitions, prepare_checking
 from analytics_platform.core.checks import PartitionProfile
 from analytics_platform.core.lake import Lake
@@ -92,10 +93,28 @@ def test_it_ends_with_the_run_and_with_its_parent() -> None:
         orphan.begin(_nothing, then=_nothing)
         asked(_nothing)()
         assert orphan._line is not None
-        orphan._line.close()  # what the kernel does for a parent that was killed
+        orphan._line._connection.close()  # what the kernel does for a parent that was killed
         assert orphan._process is not None
         assert orphan._process.wait(60) == 0
         assert asked(os.getpid)() == os.getpid()
+
+
+def test_processes_forked_before_it_ask_over_their_own_lines() -> None:
+    """They are answered between the run's own calls, and one that ends takes nothing with it."""
+    pipes = [Pipe() for _ in range(2)]
+    with Beside(guests=[theirs for _, theirs in pipes]) as process:
+        process.begin(_nothing, then=_nothing)
+        (first, _), (second, _) = pipes
+        with Line(first) as guest:
+            assert guest.call(os.getpid).result() == process.pid
+        with Line(second) as guest:
+            assert guest.call(int, "7").result() == 7
+            assert asked(os.getpid)() == process.pid
+            assert process._process is not None
+            process._process.kill()
+            process._process.wait()
+            assert asked(os.getpid)() == os.getpid()
+            assert not guest.is_there
 
 
 def _sent(value: T) -> T:
