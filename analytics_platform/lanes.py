@@ -10,7 +10,7 @@ only where a process may be forked: on Linux, without other threads. Everywhere 
 
 A vendor is in one lane at a time: its pool in Dagster has one slot. One that reads rows of other vendors comes after
 them, site by site. Lanes are in a session of their own, so that Ctrl-C reaches the parent only, which interrupts those
-that work, once. A lane ends with its parent, however that ends.
+that work. A lane ends with its parent, however that ends.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["Ended", "Lanes", "VendorJob", "lanes_for"]
 
 _GRACE_SECONDS: Final = 20.0
-"""Until a lane that was interrupted is killed: it records its run as cancelled first."""
+"""Until a lane that was interrupted is killed: it records its run as ended first."""
+
+_AGAIN_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +166,9 @@ class Lanes:
     ) -> None:
         for lane in self._lanes:
             lane.line.close()
-            if lane.job is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(lane.process.pid or 0, signal.SIGINT)
+        until = time.monotonic() + _GRACE_SECONDS
         for lane in self._lanes:
-            lane.process.join(_GRACE_SECONDS)
-            if lane.process.exitcode is None:
-                lane.process.kill()
-                lane.process.join()
+            _end(lane, until)
         for guest in self.guests:
             guest.close()
         for descriptor in self._alive or ():
@@ -243,6 +241,18 @@ class Lanes:
         return Ended(
             job=job, result=VendorResult(vendor=job.vendor, site=job.site, state="failed", message=message), spans=()
         )
+
+
+def _end(lane: _Lane, until: float) -> None:
+    """Interrupt it until it is gone: one that comes between two steps of Dagster may be lost."""
+    process = lane.process
+    while process.exitcode is None and time.monotonic() < until:
+        if lane.job is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid or 0, signal.SIGINT)
+        process.join(_AGAIN_SECONDS)
+    process.kill()
+    process.join()
 
 
 # ------------------------------------------------------------------------------------------------------------ the lane

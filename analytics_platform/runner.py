@@ -25,7 +25,7 @@ from analytics_platform.core.checking import prepare_checking
 from analytics_platform.core.clock import Clock, SystemClock
 from analytics_platform.core.errors import PlatformError
 from analytics_platform.core.fetch import SiteContext, days_to_fetch, state_of_days
-from analytics_platform.core.ingest import REFRESH_TAG, REPLAY_TAG
+from analytics_platform.core.ingest import REFRESH_TAG, REPLAY_TAG, was_interrupted
 from analytics_platform.core.lake import Lake
 from analytics_platform.core.landing import Batch, Landing
 from analytics_platform.core.partitions import today
@@ -382,6 +382,8 @@ class Runner:
         selection = [dg.AssetKey(spec.asset_key) for stream in work.streams for spec in stream.tables]
         partitions = range_tags(work.site, work.first_day, work.last_day)
         outcome = self._execute(selection, {**partitions, "vendor": work.vendor, "site": work.site, **tags})
+        if was_interrupted(outcome.run_id):
+            raise KeyboardInterrupt
         for event in outcome.all_events:
             _count(event, result)
         if not outcome.success:

@@ -39,19 +39,19 @@ from analytics_platform.lanes import Lanes
 from analytics_platform.runner import Runner, RunReport
 from analytics_platform.settings import load_settings
 settings = load_settings()
-first, last = map(date.fromisoformat, sys.argv[1:3])
-with Lanes(settings, 2) as lanes, instance(settings) as opened:
+first, last = map(date.fromisoformat, sys.argv[2:4])
+with Lanes(settings, int(sys.argv[1])) as lanes, instance(settings) as opened:
     print(json.dumps([os.getpid(), *lanes.pids]), flush=True)
     runner = Runner(settings, opened)
-    for item in runner.run(first, last, vendors=sys.argv[3:], sites=settings.site_keys, marts=False, lanes=lanes):
+    for item in runner.run(first, last, vendors=sys.argv[4:], sites=settings.site_keys, marts=False, lanes=lanes):
         if not isinstance(item, RunReport):
             print(json.dumps(dataclasses.asdict(item)), flush=True)
 """
 
 
 @contextmanager
-def running(*vendors: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    command = [sys.executable, "-c", _RUN, str(FIRST_DAY), str(LAST_DAY), *vendors]
+def running(*vendors: str, lanes: int = 2) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    command = [sys.executable, "-c", _RUN, str(lanes), str(FIRST_DAY), str(LAST_DAY), *vendors]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         try:
@@ -176,16 +176,17 @@ def test_they_end_with_a_parent_that_is_killed(house: House) -> None:
         wait_until_gone(*lanes)
 
 
-def test_an_interrupt_reaches_each_run_once(house: House) -> None:
-    """Ctrl-C: the runs are told as ended, not left as if they went on for ever."""
-    with running("inspectlet", "smartlook") as (run, lanes):
+@pytest.mark.parametrize("lanes", [0, 2])
+def test_an_interrupt_ends_each_run(house: House, lanes: int) -> None:
+    """Ctrl-C: Dagster would try the step again half a minute later, and go on with the others at once."""
+    with running("inspectlet", "smartlook", lanes=lanes) as (run, pids):
         wait_for_a_page(house.settings.home)
         run.send_signal(signal.SIGINT)
-        assert run.wait(60) != 0
-        wait_until_gone(*lanes)
-    statuses = run_statuses()
-    assert statuses
-    assert dg.DagsterRunStatus.STARTED not in {status for listed in statuses.values() for status in listed}
+        assert run.wait(20) != 0
+        wait_until_gone(*pids)
+    statuses = {status for listed in run_statuses().values() for status in listed}
+    assert statuses <= {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}
+    assert dg.DagsterRunStatus.FAILURE in statuses
 
 
 def test_a_process_with_other_threads_is_not_forked(house: House) -> None:

@@ -49,13 +49,16 @@ from analytics_platform.settings import Settings
 if TYPE_CHECKING:
     from analytics_platform.core.quota import Ledger
 
-__all__ = ["REFRESH_TAG", "REPLAY_TAG", "vendor_assets"]
+__all__ = ["REFRESH_TAG", "REPLAY_TAG", "vendor_assets", "was_interrupted"]
 
 REFRESH_TAG = "analytics_platform/refresh"
 """Run tag: "true" asks the vendor again for days that are already final (it costs requests)."""
 
 REPLAY_TAG = "analytics_platform/replay"
 """Run tag: "true" decodes landed pages again and asks the vendor nothing, whatever the days' state."""
+
+_interrupted: set[str] = set()
+"""Ids of runs in this process that somebody ended."""
 
 _PREVIEW_ROWS = 5
 _PREVIEW_COLUMNS = 12
@@ -90,6 +93,11 @@ class _BegunChecks:
 
 _TruthResults = Callable[[list[_Done]], Iterator[dg.AssetCheckEvaluation]]
 """Judges what the vendor's truths say of the partitions just written."""
+
+
+def was_interrupted(run_id: str) -> bool:
+    """Whether a Ctrl-C or a SIGTERM ended a step of this run in this process."""
+    return run_id in _interrupted
 
 
 def vendor_assets(
@@ -147,9 +155,15 @@ def _stream_asset(
     )
     def stream_asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
         try:
+            if was_interrupted(context.run_id):
+                raise KeyboardInterrupt
             yield from _run_step(context, stream, specs_by_name, checks, truths)
         except dg.Failure:
             raise
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
+            # Dagster would try the step again half a minute later, and go on with the others at once.
+            _interrupted.add(context.run_id)
+            raise dg.Failure("Interrupted. Run it again: what landed is kept.", allow_retries=False) from interrupt
         except Exception as error:
             # The retry policy is for vendors that may answer next time; a fault of ours fails the same way again.
             raise dg.Failure(f"{type(error).__name__}: {redact(str(error))}", allow_retries=False) from error
