@@ -294,6 +294,9 @@ def keep_sigterm() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- running
 
+_SHOWN_SECONDS: Final = 5.0
+"""A vendor that told nothing for so long is at something else."""
+
 
 def _import_what_runs() -> None:
     for module in ("runner", "definitions", "vendors", "dagster_home", "dagster_storage"):
@@ -377,7 +380,7 @@ def _chosen(
 
 @contextmanager
 def _live(screen: Console) -> Iterator[Callable[[Progress], None]]:
-    """Draw progress on a terminal; on anything else print a plain line now and then."""
+    """Draw progress on a terminal, a line a vendor; on anything else print a plain line now and then."""
     if not screen.is_terminal:
         last = 0.0
 
@@ -389,8 +392,15 @@ def _live(screen: Console) -> Iterator[Callable[[Progress], None]]:
 
         yield plain
         return
+    newest: dict[str, tuple[float, Progress]] = {}
     with screen.status("starting") as spinner:
-        yield lambda progress: spinner.update(str(progress))
+
+        def draw(progress: Progress) -> None:
+            now = time.monotonic()
+            newest[progress.vendor] = (now, progress)
+            spinner.update("\n  ".join(str(each) for at, each in newest.values() if now - at < _SHOWN_SECONDS))
+
+        yield draw
 
 
 def _terminate_when_stdin_closes() -> None:

@@ -40,6 +40,7 @@ import dagster_dbt.core.dbt_cli_invocation as invocations
 import dbt.adapters.duckdb.environments.local as local
 import duckdb
 from dbt.cli.main import dbtRunner
+from dbt_common.events.contextvars import get_node_info
 from dbt_common.events.functions import reset_metadata_vars
 
 import analytics_platform.transform.assets as transform_assets
@@ -49,7 +50,6 @@ from analytics_platform.settings import load_settings
 from analytics_platform.transform import transform_definitions
 from analytics_platform.transform.project import PROJECT_DIRECTORY, keep_parsed
 
-_NODE = re.compile(r'"node_id": "\w+\.\w+\.(\w+)')
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 
@@ -88,13 +88,10 @@ class Statements:
 
     def _label(self, sql: str) -> str:
         words = _COMMENT.sub(" ", sql).lower().split()
-        node = _NODE.search(sql)
-        if node is not None:
-            self._here.node = node[1]
+        # What is sent outside of a node belongs to the one before it in the thread.
+        self._here.node = get_node_info().get("node_name") or getattr(self._here, "node", "start")
         what = " ".join(words[:2])
-        if "rename to" in (text := " ".join(words)):
-            what += " to backup" if text.rstrip(' ";').endswith("__dbt_backup") else " to its name"
-        label = f"{getattr(self._here, 'node', 'start')} {what}"
+        label = f"{self._here.node} {what}"
         with self._lock:
             self._seen[label] += 1
             return label if self._seen[label] == 1 else f"{label} #{self._seen[label]}"
@@ -129,8 +126,10 @@ def pause(wanted: Mapping[str, Any]) -> None:
 
 
 def _split(sql: str) -> list[str]:
-    """Statements one by one where dbt sends a window's delete and insert together. Both lie in one transaction."""
-    if _COMMENT.sub("", sql).lstrip().lower().startswith("delete from"):
+    """Statements one by one where dbt sends two of a transaction together: a window's delete and insert, a table with a
+    contract and its rows.
+    """
+    if _COMMENT.sub("", sql).lstrip().lower().startswith(("delete from", "create or replace table")):
         return [statement.query for statement in duckdb.extract_statements(sql)]
     return [sql]
 

@@ -64,11 +64,13 @@ class Warehouse:
         return loaded
 
 
-def run_dbt(command: list[str], lake: Path, database: Path, target: Path, manifest: Any = None) -> Any:
+def run_dbt(
+    command: list[str], lake: Path, database: Path, target: Path, manifest: Any = None, *, directory: Path = PROJECT
+) -> Any:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
-    command += ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)]
+    command += ["--project-dir", str(directory), "--profiles-dir", str(PROJECT)]
     command += ["--quiet", "--log-level-file", "none"]  # dbt never closes its log file: a ResourceWarning here
     environment = {
         "ANALYTICS_PLATFORM_LAKE": str(lake),
