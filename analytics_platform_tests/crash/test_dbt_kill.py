@@ -64,8 +64,8 @@ with every kind of statement in it."""
 
 WRITES = ("create", "alter", "drop", "delete", "insert", "commit")
 LEAST_STATEMENTS = 28
-"""Writing statements of models in the traced build (30 on 2026-11-22). Fewer means that the count no longer sees all. What
-only reads or begins is not killed at: the state is the one before the next write."""
+"""Writing statements of models in the traced build (30 on 2026-11-22). Fewer means that the count no longer sees all.
+What only reads or begins is not killed at: the state is the one before the next write."""
 
 
 @dataclass(frozen=True, kw_only=True)
