@@ -606,12 +606,13 @@ def _with_pictures(
     tables: Mapping[str, dict[str, Any]],
     manifest: Manifest,
 ) -> Iterator[Any]:
-    """The events in their order; the pictures are waited for when the first mart comes, most relations are told by
-    then.
+    """The events of marts, and of what is made of them, after all others: the pictures are waited for when the first
+    mart comes, and most relations are told by then.
     """
     marts = {relation_name(node) for node in manifest.marts()}
     is_shown = False
-    for event in events:
+    last = manifest.marts_and_below
+    for event in sorted(events, key=lambda event: _relation_of(event) in last):
         if not is_shown and isinstance(event, dg.Output) and event.output_name in marts:
             is_shown = True
             with measured("pictures"):
@@ -629,6 +630,12 @@ def _with_pictures(
         # Whoever draws has the warehouse open.
         with measured("pictures"):
             drawn()
+
+
+def _relation_of(event: Any) -> str:
+    """The relation that a materialisation, a check or an observation tells of."""
+    name: str = event.output_name if isinstance(event, dg.Output) else event.asset_key.path[-1]
+    return name
 
 
 def _show(

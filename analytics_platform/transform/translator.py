@@ -89,6 +89,18 @@ class Manifest:
         """Relations that are published as tables."""
         return tuple(node for node in self.assets if group_of(node) == "marts")
 
+    @cached_property
+    def marts_and_below(self) -> frozenset[str]:
+        """Names of the marts and of every relation made of one: Dagster is told of a relation after those it reads."""
+        found = {node["unique_id"] for node in self.marts()}
+        while below := {
+            node["unique_id"]
+            for node in self.assets
+            if node["unique_id"] not in found and found & set(node.get("depends_on", {}).get("nodes", ()))
+        }:
+            found |= below
+        return frozenset(relation_name(node) for node in self.assets if node["unique_id"] in found)
+
     def staging(self) -> tuple[Node, ...]:
         """Staging views, one a lake table."""
         return tuple(node for node in self.assets if group_of(node) == "staging" and node["resource_type"] == "model")
