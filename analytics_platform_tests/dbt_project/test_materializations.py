@@ -105,6 +105,25 @@ def test_a_model_may_change_its_kind(build: Build, tmp_path: Path) -> None:
         assert rows(tmp_path, "select a from reader") == [(number + 1,)]
 
 
+@pytest.mark.parametrize("kind", ["view", "table"])
+@pytest.mark.parametrize("in_transaction", [True, False])
+def test_hooks_run_before_and_after(build: Build, tmp_path: Path, kind: str, in_transaction: bool) -> None:
+    """Where they are in the model's transaction, as they are by default, a failing one takes the model with it."""
+    hook = "before_begin({0!r}), after_commit({1!r})" if not in_transaction else "{0!r}, {1!r}"
+    before, after = hook.format("create or replace table told as select 1 as n", "insert into told select 2").split(
+        ", "
+    )
+
+    def model(select: str, last: str) -> str:
+        return f"{{{{ config(materialized={kind!r}, pre_hook={before}, post_hook={last}) }}}} {select}"
+
+    assert failures(build({"kept.sql": model("select 1 as a", after)})) == []
+    assert rows(tmp_path, "select a, n from kept, told order by n") == [(1, 1), (1, 2)]
+    failed = failures(build({"kept.sql": model("select 2 as a", after.replace("told", "nowhere"))}))
+    assert len(failed) == 1
+    assert rows(tmp_path, "select a from kept") == [(1 if in_transaction else 2,)]
+
+
 def test_what_python_makes_is_replaced_too(build: Build, tmp_path: Path) -> None:
     for number in (1, 2):
         assert failures(build({"made.py": _PYTHON.replace("ROWS", str(number))})) == []

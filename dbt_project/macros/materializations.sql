@@ -1,20 +1,26 @@
 {#-
     Views, tables and tests in as few statements as DuckDB needs. The stock ones are written for databases that cannot replace a
-    relation: they build beside it, rename twice, drop, and open a transaction around it, so that a build of 400 nodes spends a third
-    of its time in dbt's bookkeeping of 2,500 statements. DuckDB replaces a relation atomically.
+    relation: they build beside it, rename twice, drop, and open a transaction around it, so that a build spends a
+    quarter of its time in dbt's bookkeeping of 1,440 statements instead of 676. DuckDB replaces a relation atomically.
 -#}
 
-{#- One statement, its own transaction. Grants and comments are not DuckDB's, or `publish` writes them. -#}
+{#-
+    One statement, its own transaction, unless a hook wants to be in it. Grants and comments are not DuckDB's, or `publish` writes them.
+-#}
 {% materialization view, adapter='duckdb' %}
     {%- set target_relation = this.incorporate(type='view') -%}
+    {%- set has_transaction = any_in_transaction(pre_hooks, post_hooks) == 'true' -%}
     {% do drop_other_kind(target_relation) %}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {% if config.get('contract').enforced %}{% do get_assert_columns_equivalent(sql) %}{% endif %}
-    {% call statement('main', auto_begin=False) -%}
+    {% call statement('main', auto_begin=has_transaction) -%}
         create or replace view {{ target_relation }} as (
             {{ sql }}
         )
     {%- endcall %}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {% if has_transaction %}{% do adapter.commit() %}{% endif %}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
@@ -27,9 +33,10 @@
     {%- set target_relation = this.incorporate(type='table') -%}
     {%- set is_python = model['language'] == 'python' -%}
     {%- set has_contract = config.get('contract').enforced -%}
-    {%- set has_transaction = is_python or has_contract -%}
+    {%- set has_transaction = is_python or has_contract or any_in_transaction(pre_hooks, post_hooks) == 'true' -%}
     {% do drop_other_kind(target_relation) %}
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {% if is_python %}
         {%- set existing = load_cached_relation(target_relation) -%}
         {%- set beside = make_intermediate_relation(target_relation) -%}
@@ -42,7 +49,7 @@
         {% do adapter.rename_relation(beside, target_relation) %}
     {% else %}
         {% if has_contract %}{% do get_assert_columns_equivalent(compiled_code) %}{% endif %}
-        {% call statement('main', auto_begin=has_contract) -%}
+        {% call statement('main', auto_begin=has_transaction) -%}
             create or replace table {{ target_relation }}
             {% if has_contract %}
                 {{ get_table_columns_and_constraints() }};
@@ -56,9 +63,10 @@
             {% endif %}
         {%- endcall %}
     {% endif %}
-    {{ run_hooks(post_hooks, inside_transaction=has_transaction) }}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
     {% if has_transaction %}{% do adapter.commit() %}{% endif %}
     {% if is_python and existing is not none %}{% do adapter.drop_relation(backup) %}{% endif %}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
 
@@ -73,6 +81,11 @@
     {%- endcall %}
     {{ return({'relations': []}) }}
 {% endmaterialization %}
+
+{#- Whether a hook is to run in the transaction of its model, as hooks do unless they say otherwise: the text `true`, else nothing. -#}
+{% macro any_in_transaction(pre_hooks, post_hooks) -%}
+    {{ 'true' if (pre_hooks + post_hooks) | selectattr('transaction') | list }}
+{%- endmacro %}
 
 {#- A view does not replace a table, nor a table a view: a model that changed its kind loses what it was. -#}
 {% macro drop_other_kind(target_relation) %}
